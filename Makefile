@@ -1,0 +1,64 @@
+# Everything runs from .venv, which make builds by itself from the lock files.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# the first Python of 3.11 to 3.13; set PYTHON to choose another
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+# uv brings its own certificates and fails behind a proxy with an authority of its own
+export UV_SYSTEM_CERTS ?= 1
+
+.PHONY: help demo test up down status lint bench lock
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime  ## two nights in a few minutes: ingest, retrain, judge, promote, on synthetic data
+	@$(BIN)/femur demo
+
+up: $(VENV)/.runtime  ## start the embedded stack
+	@$(BIN)/femur up
+
+down:  ## stop the embedded stack; its state stays in .femur/
+	@if [ -x $(BIN)/femur ]; then $(BIN)/femur down; else echo "nothing is installed yet"; fi
+
+status: $(VENV)/.runtime  ## show the embedded stack's parts
+	@$(BIN)/femur status
+
+test: $(VENV)/.dev  ## run every test, on real parts
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## ruff and mypy --strict
+	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
+
+bench: $(VENV)/.dev  ## run every benchmark; each prints a table and a ratio
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+lock: $(VENV)/bin/uv  ## resolve the lock files again
+	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -c requirements.lock -o requirements-dev.lock
+
+$(VENV)/bin/uv:
+	@if [ -z "$(PYTHON)" ]; then echo "Expected Python 3.11, 3.12 or 3.13. Install one, or run make PYTHON=/path/to/python3.12"; exit 1; fi
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. Install it (on Debian or Ubuntu: apt-get install python3-venv) and run make again."; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/uv
+	@if ! [ $(VENV)/.dev -nt requirements.lock ]; then echo "installing requirements.lock"; \
+		$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock; fi
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/uv
+	@echo "installing requirements-dev.lock"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

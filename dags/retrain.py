@@ -1,0 +1,141 @@
+"""Retrain on the newest dataset version and let the gate decide.
+
+Starts nightly, on the event of a new dataset version, and by hand with the form. The ledger of dataset
+versions decides what there is to do: an event only wakes the run, and one that finds nothing new ends green.
+Baseline, U-Net and the search's workers run side by side in the pool `gpu`. A killed task is tried again and
+goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import AssetOrTimeSchedule, dag, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from wiring import DATASET_VERSIONS, DEFAULTS, GPU, actor, form, nightly, trigger
+
+from femur_tasks.errors import FemurError, Unreachable
+from femur_tasks.parameters import RetrainParameters
+from femur_tasks.settings import settings
+
+_ANY = "none_failed_min_one_success"
+APPROVE, REJECT = "Approve", "Reject"
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=nightly(settings().retrain_cron), assets=[DATASET_VERSIONS]),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params=form(RetrainParameters),
+    tags=["femur", "training"],
+    doc_md=__doc__,
+)
+def retrain() -> None:
+    @task.short_circuit(
+        ignore_downstream_trigger_rules=False, doc_md="Pin the dataset version, or end early and say why."
+    )
+    def open_run(params: dict[str, Any], run_id: str, dag_run: Any) -> dict[str, Any] | None:
+        from femur_tasks.steps import run
+        from femur_tasks.steps.context import open_context
+
+        opened = run.open_run(open_context(), run_id, trigger(dag_run), RetrainParameters(**params))
+        print(opened["why"])  # noqa: T201
+        return opened if opened["news"] else None
+
+    @task(**GPU)
+    def train(family: str, opened: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps.context import open_context
+        from femur_tasks.steps.train import train_family
+
+        _only(opened, family)
+        return train_family(open_context(), opened["run_id"], family)
+
+    @task(**GPU, doc_md="Lease the next trial, train it, report, until the search is done.")
+    def search_worker(number: int, opened: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps.context import open_context
+        from femur_tasks.steps.train import work_on_search
+
+        _only(opened, "tuned")
+        return work_on_search(open_context(), opened["run_id"], f"worker-{number}")
+
+    @task(**GPU, doc_md="Fit the search's best configuration again at the full budget.")
+    def train_winner(opened: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps.context import open_context
+        from femur_tasks.steps.train import train_winner
+
+        return train_winner(open_context(), opened["run_id"])
+
+    @task(**GPU, trigger_rule=_ANY, doc_md="Score the challenger and the champion on the frozen test cases.")
+    def evaluate(opened: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps import evaluate
+        from femur_tasks.steps.context import open_context
+
+        return evaluate.evaluate(open_context(), opened["run_id"])
+
+    @task(doc_md="Ask the gate; promote at once unless a person is to be asked.")
+    def decide(opened: dict[str, Any], dag_run: Any) -> dict[str, Any]:
+        from femur_tasks.steps import champion
+        from femur_tasks.steps.context import open_context
+
+        return champion.decide(open_context(), opened["run_id"], actor(dag_run), opened["require_approval"])
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False, doc_md="Go on only where a person is to be asked.")
+    def needs_approval(decided: dict[str, Any]) -> bool:
+        return decided["state"] == "awaits_approval"
+
+    approve = HITLOperator(
+        task_id="approve",
+        subject="Promote the challenger of verdict {{ ti.xcom_pull('decide')['verdict_id'] }}?",
+        body="{{ ti.xcom_pull('decide')['sentence'] }}",
+        options=[APPROVE, REJECT],
+        defaults=REJECT,
+        response_timeout=timedelta(hours=12),
+        execution_timeout=None,
+        doc_md="A person's word, bound to this verdict: after 12 hours without one it is a no.",
+    )
+
+    @task(doc_md="Promote, or decline, as the person said; a champion that moved since ends as `stale_champion`.")
+    def promote(decided: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps import champion
+        from femur_tasks.steps.context import open_context
+
+        person = (answer["responded_by_user"] or {}).get("name") or "nobody within 12 hours"
+        approved = answer["chosen_options"] == [APPROVE]
+        return champion.settle_approval(open_context(), decided["verdict_id"], approved, f"airflow:{person}")
+
+    @task(**GPU, trigger_rule="all_done", doc_md="Score the other models for the record and write the report.")
+    def report(run_id: str) -> dict[str, Any]:
+        from femur_tasks.steps.close import close_run
+        from femur_tasks.steps.context import open_context
+
+        try:
+            return close_run(open_context(), run_id)
+        except Unreachable:
+            raise  # the store may be back at the next try
+        except FemurError as err:
+            raise AirflowFailException(err.what) from err
+
+    opened = open_run()
+    winner = train_winner(opened)
+    search_worker.partial(opened=opened).expand(number=list(range(settings().search_workers))) >> winner
+    baseline = train.override(task_id="baseline", doc_md="The dense baseline of the reference.")("baseline", opened)
+    unet = train.override(task_id="unet", doc_md="The U-Net of the reference.", priority_weight=50)("unet", opened)
+    evaluated = evaluate(opened)
+    [baseline, unet, winner] >> evaluated
+    decided = decide(opened)
+    evaluated >> decided
+    asked = needs_approval(decided)
+    promoted = promote(decided, approve.output)
+    asked >> approve
+    [decided, promoted] >> report()
+
+
+def _only(opened: dict[str, Any], family: str) -> None:
+    if family not in opened["families"]:
+        raise AirflowSkipException(f"this run trains {', '.join(opened['families'])}")
+
+
+retrain()

@@ -1,0 +1,97 @@
+"""Airflow's REST API, as any script outside Airflow uses it: log in, trigger a DAG, follow a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from femur_tasks.errors import FemurError, Unreachable
+from femur_tasks.settings import Settings
+
+ENDED = ("success", "failed")
+
+
+class AirflowClient:
+    """A logged-in session.
+
+    Args:
+        url: where Airflow's UI and API answer.
+        user, password: of an Airflow user who may trigger DAGs.
+
+    Raises:
+        Unreachable: nothing answers there, or it refuses the log-in.
+    """
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._credentials = {"username": user, "password": password}
+        self._log_in()
+
+    def _log_in(self) -> None:
+        with _translated():
+            answer = self._http.post("/auth/token", json=self._credentials)
+            answer.raise_for_status()
+            self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """Any call below `/api/v2`; raises `FemurError` with Airflow's words where it refuses."""
+        with _translated():
+            answer = self._http.request(method, f"/api/v2{path}", **arguments)
+            if answer.status_code == httpx.codes.UNAUTHORIZED:  # the token has aged
+                self._log_in()
+                answer = self._http.request(method, f"/api/v2{path}", **arguments)
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+            return found
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Whether Airflow has parsed this DAG yet."""
+        return any(dag["dag_id"] == dag_id for dag in self.ask("GET", "/dags", params={"limit": 100})["dags"])
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a DAG by hand; returns the run id."""
+        body = {"logical_date": None, "conf": conf}  # without this key Airflow answers 422
+        return str(self.ask("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The DAG's runs, newest first."""
+        params = {"order_by": "-run_after", "limit": 50}
+        return list(self.ask("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One run with its state."""
+        return self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The run's task instances in the order in which they started, those that did not start last."""
+        found = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
+        return sorted(found["task_instances"], key=lambda task: (task["start_date"] or "9", task["task_id"]))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as err:
+        raise FemurError(
+            f"Expected Airflow to take {err.request.method} {err.request.url.path}. "
+            f"Received: {err.response.status_code} {err.response.text[:300]}."
+        ) from err
+    except httpx.HTTPError as err:
+        raise Unreachable(f"Expected Airflow to answer. Received: {err}.", "Start it with `femur up`.") from err
+
+
+def connect(settings: Settings) -> AirflowClient:
+    """A session with the embedded stack's Airflow as its admin.
+
+    Raises:
+        Unreachable: the stack was never started, or does not answer.
+    """
+    passwords = settings.home / "airflow" / "simple_auth_manager_passwords.json.generated"
+    if not settings.airflow_url or not passwords.exists():
+        raise Unreachable("Expected a running embedded stack. Received: none.", "Start it with `femur up`.")
+    return AirflowClient(settings.airflow_url, "admin", json.loads(passwords.read_text())["admin"])

@@ -1,0 +1,51 @@
+"""`femur`: every step without Airflow, the embedded stack, and questions to the registry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from femur_tasks.cli import data, demo, registry, stack, training
+from femur_tasks.cli.failures import failures
+
+_PANELS = {
+    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
+    "Data": (data.demo_data, data.ingest),
+    "Training": (training.retrain, training.rollback, training.predict),
+}
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(registry.app, name="registry", rich_help_panel="Registry")
+
+
+@app.callback()
+def femur(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Retrain, judge and serve a model that segments the femur in AP pelvis X-rays.
+
+    First steps, with synthetic pictures:
+
+      femur up                              start store, registry, Airflow
+      femur demo-data --out xrays           make 100 radiographs with masks
+      femur ingest xrays                    check them, make a dataset version
+      femur retrain --budget smoke          train, judge, promote the winner
+      femur registry list                   see what came of it
+      femur predict xrays/test --out masks  segment pictures with the champion
+
+    Exit codes: 0 done, 1 wrong call or failure, 2 data or model refused,
+    3 store or registry silent, 130 stopped by Ctrl-C.
+    """
+    failures.traceback = debug
+
+
+def main() -> None:
+    """Run the CLI; a failure ends in words and in one of the exit codes that `femur --help` names."""
+    with failures.told():
+        app()
+
+
+logging.getLogger("femur_tasks").addHandler(logging.StreamHandler())

@@ -1,0 +1,103 @@
+"""`femur registry`: models, champions and history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from femur_tasks.cli.show import AsJson, print_json, print_table, show_reasons, show_registry, text, when
+
+if TYPE_CHECKING:
+    from femur_tasks.registry.database import Registry
+
+app = typer.Typer(no_args_is_help=True)
+ModelOption = Annotated[str | None, typer.Option("--model", help="Only this model.")]
+_EMPTY = "No model version yet. `femur retrain` makes some."
+_VACANT = "No champion yet. `femur retrain` promotes the first that passes the gate."
+
+
+@app.callback()
+def registry() -> None:
+    """Ask the registry: models, champions, history.
+
+    The views model_registry and champion_history say the same in SQL.
+
+    Examples:
+
+      femur registry champion
+      femur registry show femur:3
+      femur registry list --json
+    """
+
+
+@app.command("list")
+def list_versions(model: ModelOption = None, as_json: AsJson = False) -> None:
+    """List model versions with Dice, dataset, verdict and status, the newest first."""
+    from femur_tasks.registry import queries
+
+    with _registry().reading() as session:
+        rows = queries.model_registry(session, model)
+    print_json(rows) if as_json else show_registry(rows, _EMPTY)
+
+
+@app.command()
+def champion(model: ModelOption = None, as_json: AsJson = False) -> None:
+    """Who is champion, since when."""
+    from femur_tasks.registry import queries
+
+    with _registry().reading() as session:
+        rows = queries.champions(session, model)
+    print_json(rows) if as_json else show_registry(rows, _VACANT)
+
+
+@app.command()
+def history(model: ModelOption = None, as_json: AsJson = False) -> None:
+    """Who was champion from when to when, by whom and why."""
+    from femur_tasks.registry import queries
+
+    with _registry().reading() as session:
+        rows = queries.champion_history(session, model)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        (
+            f"{row['model']}:{row['version']}",
+            when(row["since"]),
+            when(row["until"]) or "now",
+            row["kind"],
+            row["actor"],
+            row["reason"],
+        )
+        for row in rows
+    ]
+    print_table("Champion history", ("champion", "since", "until", "kind", "actor", "reason"), shown, _VACANT)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="Such as femur:3.")], as_json: AsJson = False
+) -> None:
+    """Everything about one model version: figures, hyperparameters, verdicts with reasons, worst cases."""
+    from femur_tasks.registry import queries
+
+    with _registry().reading() as session:
+        row = queries.model_version(session, name)
+    if as_json:
+        print_json(row)
+        return
+    nested = ("verdicts", "worst_cases", "hyperparameters")
+    print_table(name, ("field", "value"), [(key, text(value)) for key, value in row.items() if key not in nested])
+    print_table("Hyperparameters", ("name", "value"), [(key, text(v)) for key, v in row["hyperparameters"].items()])
+    for verdict in row["verdicts"]:
+        show_reasons(f"Verdict {verdict['verdict_id']}: {verdict['outcome']}", verdict["reasons"])
+    worst = [(case["case_id"], text(case["dice"]), text(case["hd95_px"])) for case in row["worst_cases"]]
+    print_table("Worst test cases", ("case", "Dice", "HD95 px"), worst)
+
+
+def _registry() -> Registry:
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.settings import settings
+
+    return Registry(settings().database_url)

@@ -1,0 +1,159 @@
+"""Showing: tables, JSON, progress bars, and a run as it goes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from femur_tasks.errors import FemurError
+
+if TYPE_CHECKING:
+    from femur_tasks.registry.database import Registry
+
+out, err = Console(), Console(stderr=True)
+_WIDE = 105  # columns of a terminal on which a table can also say when
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], if_none: str = "") -> None:
+    """Print rows, or the sentence `if_none` on stderr where there are none."""
+    # lean, and names whole: nine columns have to go into a terminal
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for position, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        # what was found in files may look like markup
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    if if_none and not table.rows:
+        err.print(if_none, highlight=False)
+        return
+    out.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON; what JSON does not know becomes text."""
+    out.print_json(json.dumps(value, default=str))
+
+
+def text(value: Any) -> str:
+    """A cell: nothing for None, four decimals for a fraction."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def when(value: str | None) -> str:
+    """A time in ISO format to the minute, nothing for None."""
+    return str(value)[:16].replace("T", " ") if value else ""
+
+
+def masked(value: str) -> str:
+    """The text without the passwords of URLs in it, neither before the host nor among the parameters."""
+    # greedy: a password may hold an @ of its own
+    value = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", value)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|secret|token|key)[^=&\s]*=)[^&\s'\"]*", r"\1***", value)
+
+
+def show_registry(rows: Sequence[dict[str, Any]], if_none: str) -> None:
+    """Print rows of the view `model_registry`, or the sentence `if_none`."""
+    columns = ["version", "family", "status", "val", "test", "worst", "dataset", "verdict", "created"]
+    shown = [
+        (
+            f"{row['model']}:{row['version']}", row["family"], row["status"].replace("former champion", "former"),
+            text(row["val_dice"]), text(row["test_dice"]), text(row["test_worst_dice"]),
+            f"{row['dataset']}@{row['dataset_digest'][:6]}",
+            " ".join(filter(None, (row["verdict"], row["refused_for"]))), when(row["created_at"]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    shows = len(columns) if out.width >= _WIDE else len(columns) - 1
+    title = "Model registry: mean validation Dice, mean and worst test Dice"
+    print_table(title, columns[:shows], [cells[:shows] for cells in shown], if_none)
+
+
+def show_reasons(title: str, reasons: Iterable[dict[str, Any]]) -> None:
+    """Print the rules of a verdict."""
+    rows = [
+        (Text("pass", "green") if reason["passed"] else Text("FAIL", "red"), reason["code"], reason["sentence"])
+        for reason in reasons
+    ]
+    print_table(title, ("", "rule", "what was found"), rows)
+
+
+def show_run(registry: Registry, run_id: str) -> None:
+    """Print a run's verdict with its reasons and the model's registry table."""
+    from femur_tasks.registry import queries
+    from femur_tasks.steps.close import summary
+
+    with registry.reading() as session:
+        said = summary(session, run_id)
+        rows = queries.model_registry(session, said["model"])
+        reasons = queries.reasons(session, said["verdict_id"]) if said["verdict_id"] else []
+    show_registry(rows, f"no version of {said['model']} yet")
+    if reasons:
+        show_reasons(f"Verdict on {said['challenger']}: {said['outcome']}", reasons)
+    out.print(Text.assemble(f"run {run_id}: ", (said["state"], "bold"), f" - {said['detail']}"))
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; hands out what takes the steps done since the last call, and the total."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(steps: int, total: int) -> None:
+            progress.update(task, advance=steps, total=total)
+
+        yield advance
+
+
+@contextmanager
+def watching(registry: Registry, run_id: str) -> Iterator[None]:
+    """Show a run's fits and search live while the block works."""
+    from threading import Event, Thread
+
+    from rich.live import Live
+
+    ended = Event()
+
+    def refresh() -> None:
+        # a registry that falls silent is for the block to report
+        with suppress(FemurError):
+            with Live(console=err, refresh_per_second=2, transient=True) as live:
+                while not ended.wait(1.0):
+                    live.update(progress_table(registry, run_id))
+            err.print(progress_table(registry, run_id))
+
+    thread = Thread(target=refresh, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def progress_table(registry: Registry, run_id: str) -> Table:
+    """A run's progress as a table: family, epochs, best validation Dice, trials."""
+    from femur_tasks.registry import queries
+
+    table = Table(title=f"run {run_id}", title_justify="left")
+    for column in ("", "epochs", "best val Dice", "trials ended"):
+        table.add_column(column, justify="right" if column else "left")
+    with registry.reading() as session:
+        for row in queries.progress(session, run_id):
+            trials = f"{row['trials'][0]} of {row['trials'][1]} started" if row["trials"] else ""
+            table.add_row(row["what"], str(row["epochs"]), text(row["best"]), trials)
+    return table

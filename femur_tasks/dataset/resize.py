@@ -1,0 +1,34 @@
+"""Between the original size and the training size: pictures by area, masks by coverage, probabilities back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def shrink_image(image_hw: Array, size: int) -> Array:
+    """Area average of a uint8 picture at (size, size); the aspect is not kept, as in the reference."""
+    return np.asarray(_resized(Image.fromarray(image_hw), size, size))
+
+
+def shrink_mask(mask_hw: Array, size: int) -> Array:
+    """uint8 0/1 mask at (size, size): a pixel is femur where at least half of it was."""
+    coverage = _resized(Image.fromarray(mask_hw.astype(np.float32), mode="F"), size, size)
+    return (np.asarray(coverage) >= 0.5).astype(np.uint8)
+
+
+def enlarge_probability(probability_hw: Array, height_px: int, width_px: int) -> Array:
+    """Bilinear float32 probability at the original size, from one at the training size."""
+    picture = Image.fromarray(probability_hw.astype(np.float32), mode="F")
+    return np.asarray(picture.resize((width_px, height_px), Image.Resampling.BILINEAR))
+
+
+def _resized(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
+    if picture.size == (width_px, height_px):
+        return picture
+    shrinks = picture.width >= width_px and picture.height >= height_px
+    return picture.resize((width_px, height_px), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)

@@ -1,0 +1,1 @@
+"""Per-case metrics, their intervals, and pictures of where two masks disagree."""

@@ -1,0 +1,142 @@
+"""Confidence intervals of a mean over cases."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from femur_tasks.errors import FemurError
+
+PAIRED_T: Final = "paired-t"
+BOOTSTRAP_BCA: Final = "bootstrap-bca"
+BOOTSTRAP_PERCENTILE: Final = "bootstrap-percentile"
+
+Values = Sequence[float] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval of a mean.
+
+    Attributes:
+        low, high: in the unit of the values; low <= mean <= high for "paired-t". Equal to the mean where all values
+            are the same.
+        mean: the sample's mean.
+        n: cases.
+        method: "paired-t", "bootstrap-bca" or "bootstrap-percentile".
+    """
+
+    low: float
+    high: float
+    mean: float
+    n: int
+    method: str
+
+
+def paired_interval(differences: Values, confidence: float = 0.95) -> Interval:
+    """The interval of the mean of per-case differences, challenger minus champion.
+
+    mean +- t(1 - (1 - confidence) / 2, n - 1) * s / sqrt(n), with s the sample's standard deviation (n - 1). With no
+    variance the interval is the mean itself.
+
+    Args:
+        differences: one per case, finite, in the metric's unit.
+        confidence: between 0 and 1, both excluded.
+
+    Raises:
+        FemurError: fewer than two differences, one that is not finite, or a confidence out of range.
+
+    Source: Student, The probable error of a mean, Biometrika 6 (1908).
+    """
+    sample = _sample(differences, confidence)
+    mean = _mean(sample)
+    spread = 0.0
+    if sample.min() < sample.max():
+        quantile = float(stats.t.ppf(0.5 + confidence / 2, sample.size - 1))
+        spread = quantile * float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    return Interval(low=mean - spread, high=mean + spread, mean=mean, n=int(sample.size), method=PAIRED_T)
+
+
+def bootstrap_mean(values: Values, confidence: float, seed: int, resamples: int = 2000) -> Interval:
+    """The interval of the mean of one model version's metric, for showing; the gate uses `paired_interval`.
+
+    BCa, which keeps to the range of a bounded metric and follows its skew; percentile where BCa is not defined (all
+    values the same, or every resample on one side of the mean).
+
+    Args:
+        values: one per case, finite.
+        confidence: between 0 and 1, both excluded.
+        seed: 0 or more; the same seed and values give the same interval.
+        resamples: 1 or more.
+
+    Raises:
+        FemurError: fewer than two values, one that is not finite, or an argument out of range.
+
+    Source: Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+    """
+    sample = _sample(values, confidence)
+    if seed < 0 or resamples < 1:
+        raise FemurError(
+            f"Expected a seed of 0 or more and at least one resample. Received: seed {seed}, resamples {resamples}.",
+            "Pass the run's seed.",
+        )
+    mean = _mean(sample)
+    if sample.min() == sample.max():
+        return Interval(low=mean, high=mean, mean=mean, n=int(sample.size), method=BOOTSTRAP_PERCENTILE)
+    low, high = _resampled(sample, confidence, seed, resamples, "BCa")
+    method = BOOTSTRAP_BCA
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = _resampled(sample, confidence, seed, resamples, "percentile")
+        method = BOOTSTRAP_PERCENTILE
+    return Interval(low=low, high=high, mean=mean, n=int(sample.size), method=method)
+
+
+def _resampled(
+    sample: NDArray[np.float64], confidence: float, seed: int, resamples: int, method: str
+) -> tuple[float, float]:
+    """Both ends of the interval; NaN where `method` is not defined on this sample."""
+    with warnings.catch_warnings():
+        # SciPy warns of the degenerate case, which the caller sees by its NaN.
+        warnings.simplefilter("ignore")
+        found = stats.bootstrap(
+            (sample,),
+            np.mean,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method=method,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _mean(sample: NDArray[np.float64]) -> float:
+    # A rounded sum can lie outside the values: three times 0.1 has a mean of 0.10000000000000002.
+    return float(min(max(sample.mean(), sample.min()), sample.max()))
+
+
+def _sample(values: Values, confidence: float) -> NDArray[np.float64]:
+    if not 0 < confidence < 1:
+        raise FemurError(f"Expected a confidence between 0 and 1. Received: {confidence}.", "95% is written 0.95.")
+    try:
+        sample = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise FemurError("Expected a flat list of numbers. Received: other values.", "Leave out no case.") from err
+    if sample.ndim != 1 or sample.size < 2:
+        raise FemurError(
+            f"Expected at least two values in one axis. Received: shape {sample.shape}.",
+            "An interval needs two cases or more.",
+        )
+    bad = int(np.count_nonzero(~np.isfinite(sample)))
+    if bad:
+        raise FemurError(
+            f"Expected finite values. Received: {bad} of {sample.size} NaN or infinite.",
+            "Evaluate these cases again: a missing metric is no evidence.",
+        )
+    return sample

@@ -1,0 +1,107 @@
+"""What a person can ask of an ingest or a retrain: one model each for the CLI, Airflow's form and the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Family = Literal["baseline", "unet", "tuned"]
+BudgetName = Literal["smoke", "nightly", "full"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much training a run may do.
+
+    Attributes:
+        size: training size, px; never above the dataset version's.
+        batch_size: cases a step.
+        baseline_epochs, unet_epochs: full budget of a fit, also of the search's winner.
+        patience: epochs without a better validation Dice before a fit stops early.
+        max_epochs, factor: Hyperband's R and its reduction factor.
+    """
+
+    size: int
+    batch_size: int
+    baseline_epochs: int
+    unet_epochs: int
+    patience: int
+    max_epochs: int
+    factor: int
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "smoke": Budget(64, 4, baseline_epochs=8, unet_epochs=20, patience=10, max_epochs=3, factor=3),
+    "nightly": Budget(256, 16, baseline_epochs=60, unet_epochs=60, patience=15, max_epochs=27, factor=3),
+    "full": Budget(256, 16, baseline_epochs=150, unet_epochs=150, patience=40, max_epochs=100, factor=3),
+}
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IngestParameters(_Parameters):
+    """What one ingest does."""
+
+    path: str | None = Field(
+        None, description="Folder, .zip, .tar.gz or s3://bucket/prefix to ingest. Empty: what waits under incoming/."
+    )
+    dataset: Name = Field("femur", description="Dataset that the new version belongs to.")
+    femur_label: int = Field(1, ge=1, le=255, description="Class of the femur in the multi-class masks.")
+    size: int = Field(256, ge=32, le=1024, multiple_of=8, description="Edge of the square training picture, px.")
+    model: Name = Field("femur", description="Model that a new version of this dataset retrains.")
+    budget: BudgetName = Field("nightly", description="Budget of the retrain that a new version starts.")
+
+
+class RetrainParameters(_Parameters):
+    """What one retrain does."""
+
+    dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}(@[0-9a-f]{4,64})?$")] | None = Field(
+        None, description="NAME or NAME@DIGEST. Empty: the dataset whose newest version waits longest for its retrain."
+    )
+    model: Name | None = Field(
+        None, description="Model name. Empty: the one that the dataset retrains, by default femur."
+    )
+    families: list[Family] = Field(
+        ["baseline", "unet", "tuned"], min_length=1, description="Families to train; tuned is the Hyperband search."
+    )
+    budget: BudgetName | None = Field(
+        None, description="How much to train. Empty: the dataset's own, by default nightly."
+    )
+    size: int | None = Field(None, ge=32, le=1024, multiple_of=8, description="Training size, px. Empty: the budget's.")
+    seed: int = Field(0, ge=0, le=2**31 - 2, description="Seed of everything drawn.")
+    force: bool = Field(False, description="Retrain although this dataset version was retrained already.")
+    require_approval: bool = Field(False, description="Ask a person before a promotion.")
+
+
+class RollbackParameters(_Parameters):
+    """What one rollback does."""
+
+    model: Name = Field("femur", description="Model whose champion steps back.")
+    version: int | None = Field(None, ge=1, description="Version to return to. Empty: the champion before.")
+    reason: str = Field(min_length=1, max_length=500, description="Why; it goes into the log.")
+
+
+def form_fields(parameters: type[_Parameters]) -> dict[str, dict[str, Any]]:
+    """The fields of a form that asks for these parameters: default, description and JSON schema of each.
+
+    What may stay empty is written as one type list with null, which form builders understand, instead of `anyOf`.
+    """
+    fields = {}
+    for name, schema in parameters.model_json_schema()["properties"].items():
+        variants = schema.pop("anyOf", [])
+        for variant in variants:
+            schema.update({key: value for key, value in variant.items() if key != "type"})
+        if variants:
+            schema["type"] = [variant["type"] for variant in variants]
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
+        if schema.get("type") == "array":
+            schema["examples"] = schema["items"]["enum"]
+        fields[name] = {**schema, "title": name.replace("_", " ")}
+    return fields

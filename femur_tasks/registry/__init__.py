@@ -1,0 +1,1 @@
+"""The registry database: what was ingested, trained, evaluated, decided and promoted."""

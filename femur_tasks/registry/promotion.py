@@ -1,0 +1,119 @@
+"""Moving the champion pointer: one transaction that checks, moves and logs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from femur_tasks.errors import FemurError, NotFound, StaleChampion
+from femur_tasks.registry.tables import Champion, ModelVersion, Promotion, VerdictRow
+
+
+def champion_of(session: Session, model: str) -> ModelVersion | None:
+    """The model version in service under this name, None before the first promotion."""
+    row = session.get(Champion, model)
+    return session.get(ModelVersion, row.model_version_id) if row else None
+
+
+def promote(session: Session, verdict_id: int, actor: str, now: datetime) -> Promotion:
+    """Give the verdict's challenger the champion's place.
+
+    Asking again for a promotion that was made already changes nothing and returns its log row.
+
+    Raises:
+        FemurError: the verdict refused.
+        StaleChampion: the champion is no longer the one that the verdict compared with.
+    """
+    verdict = session.get(VerdictRow, verdict_id, with_for_update=True)  # one promoter of a verdict at a time
+    if verdict is None:
+        raise NotFound(f"Expected a verdict. Received: id {verdict_id}, which the registry does not hold.")
+    if verdict.outcome != "promote":
+        raise FemurError(f"Expected a verdict that promotes. Received: verdict {verdict_id}, {verdict.outcome}.")
+    done = session.scalar(select(Promotion).where(Promotion.verdict_id == verdict_id))
+    if done:
+        return done
+    challenger = session.get_one(ModelVersion, verdict.challenger_id)
+    return _move(
+        session, challenger, verdict.champion_id, "promote", f"verdict {verdict_id}", actor, now, verdict_id=verdict_id
+    )
+
+
+def rollback(session: Session, model: str, version: int | None, actor: str, reason: str, now: datetime) -> Promotion:
+    """Return to a former champion: `version`, or the one before the present one.
+
+    Raises:
+        NotFound: there is no champion, no former one, or no such version.
+        FemurError: the version never was champion, or is champion already.
+    """
+    current = champion_of(session, model)
+    if current is None:
+        raise NotFound(f"Expected a champion of model {model}. Received: none.", "See `femur registry list`.")
+    served = select(Promotion.to_id).where(Promotion.model == model, Promotion.to_id != current.id)
+    former = session.scalars(
+        select(ModelVersion).where(ModelVersion.id.in_(served)).order_by(ModelVersion.version.desc())
+    ).all()
+    if version is None:
+        entered = session.scalars(
+            select(Promotion)
+            .where(Promotion.model == model, Promotion.to_id == current.id, Promotion.kind == "promote")
+            .order_by(Promotion.id.desc())
+        ).first()
+        before = entered.from_id if entered else None
+        target = session.get(ModelVersion, before) if before else None
+    else:
+        target = next((row for row in former if row.version == version), None)
+    if target is None:
+        known = ", ".join(f"{model}:{row.version}" for row in former) or "none"
+        raise NotFound(
+            f"Expected a former champion of model {model}. Received: version {version or 'before the present one'}.",
+            f"Former champions: {known}.",
+        )
+    return _move(session, target, current.id, "rollback", reason, actor, now, verdict_id=None)
+
+
+def _move(
+    session: Session,
+    target: ModelVersion,
+    expected_id: int | None,
+    kind: str,
+    reason: str,
+    actor: str,
+    now: datetime,
+    verdict_id: int | None,
+) -> Promotion:
+    stale = StaleChampion(
+        f"Expected champion id {expected_id} of model {target.name}, as when the verdict was made. "
+        "Received: another one since.",
+        "Evaluate and judge again.",
+    )
+    if expected_id is None:
+        if session.get(Champion, target.name):
+            raise stale
+        session.add(Champion(model=target.name, model_version_id=target.id, since=now))
+    else:
+        moved = session.execute(
+            update(Champion)
+            .where(Champion.model == target.name, Champion.model_version_id == expected_id)
+            .values(model_version_id=target.id, since=now)
+        )
+        if moved.rowcount != 1:  # type: ignore[attr-defined]
+            raise stale
+    row = Promotion(
+        model=target.name,
+        kind=kind,
+        from_id=expected_id,
+        to_id=target.id,
+        verdict_id=verdict_id,
+        actor=actor,
+        reason=reason,
+        at=now,
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as err:  # two first champions at once: the primary key lets one of them in
+        raise stale from err
+    return row

@@ -1,0 +1,155 @@
+"""What people ask the registry: the views and the run tables, as plain rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from femur_tasks.errors import NotFound
+from femur_tasks.registry.tables import (
+    Evaluation,
+    EvaluationCase,
+    Fit,
+    FitEpoch,
+    ModelVersion,
+    Run,
+    Trial,
+    TrialEpoch,
+    VerdictReason,
+    VerdictRow,
+)
+
+Row = dict[str, Any]
+
+
+def model_registry(session: Session, model: str | None = None) -> list[Row]:
+    """The view `model_registry`, newest first."""
+    return _view(session, "model_registry", model, "version desc")
+
+
+def champion_history(session: Session, model: str | None = None) -> list[Row]:
+    """The view `champion_history`, newest first: who was champion from when to when, by whom and why."""
+    return _view(session, "champion_history", model, "promotion_id desc")
+
+
+def champions(session: Session, model: str | None = None) -> list[Row]:
+    """The champion of every model, or of one.
+
+    Raises:
+        NotFound: the model that was asked for has no champion.
+    """
+    rows = [row for row in model_registry(session, model) if row["status"] == "champion"]
+    if model and not rows:
+        raise NotFound(f"Expected a champion of model {model}. Received: none.", "See `femur registry list`.")
+    return rows
+
+
+def model_version(session: Session, name: str) -> Row:
+    """Everything about `MODEL:VERSION`: its registry row, hyperparameters, verdicts with reasons, worst cases.
+
+    Raises:
+        NotFound: no such model version.
+    """
+    model, _, version = name.partition(":")
+    found = session.scalars(
+        select(ModelVersion).where(
+            ModelVersion.name == model, ModelVersion.version == (int(version) if version.isdigit() else -1)
+        )
+    ).first()
+    if found is None:
+        raise NotFound(f"Expected MODEL:VERSION. Received: {name}.", "See `femur registry list`.")
+    row = next(row for row in model_registry(session, model) if row["version"] == found.version)
+    verdicts = session.scalars(
+        select(VerdictRow).where(VerdictRow.challenger_id == found.id).order_by(VerdictRow.id.desc())
+    ).all()
+    return {
+        **row,
+        "hyperparameters": found.hyperparameters,
+        "size": found.size,
+        "epochs": found.epochs,
+        "artefact_bytes": found.artefact_bytes,
+        "verdicts": [
+            {"verdict_id": verdict.id, "outcome": verdict.outcome, "reasons": reasons(session, verdict.id)}
+            for verdict in verdicts
+        ],
+        "worst_cases": _worst_cases(session, found.id),
+    }
+
+
+def reasons(session: Session, verdict_id: int) -> list[Row]:
+    """The rules of a verdict in order."""
+    rows = session.scalars(
+        select(VerdictReason).where(VerdictReason.verdict_id == verdict_id).order_by(VerdictReason.position)
+    )
+    return [
+        {
+            "code": row.code,
+            "passed": row.passed,
+            "value": row.value,
+            "threshold": row.threshold,
+            "sentence": row.sentence,
+        }
+        for row in rows
+    ]
+
+
+def _worst_cases(session: Session, model_version_id: int) -> list[Row]:
+    newest = session.scalars(
+        select(Evaluation.id).where(Evaluation.model_version_id == model_version_id).order_by(Evaluation.id.desc())
+    ).first()
+    rows = session.scalars(
+        select(EvaluationCase)
+        .where(EvaluationCase.evaluation_id == newest)
+        .order_by(EvaluationCase.dice, EvaluationCase.case_id)
+        .limit(5)
+    )
+    return [{"case_id": row.case_id, "dice": row.dice, "hd95_px": row.hd95_px, "flag": row.flag} for row in rows]
+
+
+def progress(session: Session, run_id: str) -> list[Row]:
+    """How far a run's fits and search are: what, epochs done, best validation Dice, trials by state."""
+    rows: list[Row] = []
+    for fit in session.scalars(select(Fit).where(Fit.run_id == run_id).order_by(Fit.family)):
+        dice = session.scalars(
+            select(FitEpoch.val_dice).where(FitEpoch.run_id == run_id, FitEpoch.family == fit.family)
+        ).all()
+        rows.append({"what": fit.family, "epochs": len(dice), "best": max(dice, default=None), "trials": None})
+    trials = session.scalars(select(Trial).where(Trial.run_id == run_id)).all()
+    if trials:
+        dice = session.scalars(select(TrialEpoch.val_dice).where(TrialEpoch.run_id == run_id)).all()
+        ended = sum(trial.state != "running" for trial in trials)
+        rows.append(
+            {"what": "search", "epochs": len(dice), "best": max(dice, default=None), "trials": (ended, len(trials))}
+        )
+    return rows
+
+
+def runs(session: Session, limit: int = 20) -> list[Row]:
+    """The newest runs with their outcomes."""
+    found = session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))
+    return [
+        {
+            "run_id": run.run_id,
+            "model": run.model,
+            "trigger": run.trigger,
+            "state": run.state,
+            "detail": run.detail,
+            "started_at": run.started_at,
+            "finished_at": run.finished_at,
+        }
+        for run in found
+    ]
+
+
+def _view(session: Session, view: str, model: str | None, order: str) -> list[Row]:
+    where = "where model = :model " if model else ""
+    statement = f"select * from {view} {where}order by model, {order}"  # noqa: S608 - names are ours, values are bound
+    found = session.execute(text(statement), {"model": model} if model else {})
+    return [{key: _plain(value) for key, value in row._mapping.items()} for row in found]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,338 @@
+"""The registry's tables: a supported API, queried with SQL by people.
+
+Times are UTC. Keys in the object store are `kind/<sha256>`. JSON columns hold small objects.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC time, also where the database keeps none of the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables; constraints have names so that a migration can speak of them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON, str: String}  # noqa: RUF012
+
+
+class Dataset(Base):
+    """A named line of dataset versions, with the standing order for what a new version retrains."""
+
+    __tablename__ = "dataset"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    budget: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class DatasetVersion(Base):
+    """An immutable manifest of cases, named by its digest."""
+
+    __tablename__ = "dataset_version"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(ForeignKey("dataset.name"), index=True)
+    source: Mapped[str]
+    size: Mapped[int]
+    femur_label: Mapped[int]
+    cases: Mapped[int]
+    train_cases: Mapped[int]
+    val_cases: Mapped[int]
+    test_cases: Mapped[int]
+    manifest_key: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class DatasetCase(Base):
+    """One case of one dataset version. Digests are of the decoded pixels, so packing does not change them."""
+
+    __tablename__ = "dataset_case"
+    digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"), primary_key=True)
+    case_id: Mapped[str] = mapped_column(primary_key=True)
+    patient: Mapped[str]
+    split: Mapped[str]
+    image_sha256: Mapped[str] = mapped_column(index=True)
+    mask_sha256: Mapped[str]
+    height_px: Mapped[int]
+    width_px: Mapped[int]
+    spacing_x_mm: Mapped[float | None]
+    spacing_y_mm: Mapped[float | None]
+    problems: Mapped[list[Any]]
+
+
+class IncomingObject(Base):
+    """The ledger of what was dropped under `incoming/`, by name and content."""
+
+    __tablename__ = "incoming_object"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    etag: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int]
+    state: Mapped[str]
+    digest: Mapped[str | None] = mapped_column(ForeignKey("dataset_version.digest"))
+    detail: Mapped[str]
+    seen_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    __table_args__ = (CheckConstraint("state in ('waiting', 'ingested', 'refused')", name="state"),)
+
+
+class Run(Base):
+    """One retraining."""
+
+    __tablename__ = "run"
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    trigger: Mapped[str]
+    model: Mapped[str] = mapped_column(index=True)
+    dataset_digest: Mapped[str | None] = mapped_column(ForeignKey("dataset_version.digest"))
+    parameters: Mapped[dict[str, Any]]
+    versions: Mapped[dict[str, Any]]
+    seed: Mapped[int]
+    state: Mapped[str]
+    detail: Mapped[str]
+    report_key: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    finished_at: Mapped[datetime | None]
+
+
+class Fit(Base):
+    """The fit of one family in one run, with the checkpoint from which it resumes."""
+
+    __tablename__ = "fit"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), primary_key=True)
+    family: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint_key: Mapped[str | None]
+    best_key: Mapped[str | None]
+
+
+class FitEpoch(Base):
+    """The training curve of a fit: one row an epoch."""
+
+    __tablename__ = "fit_epoch"
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    family: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    loss: Mapped[float]
+    val_dice: Mapped[float]
+    seconds: Mapped[float]
+    at: Mapped[datetime]
+    __table_args__ = (ForeignKeyConstraint(["run_id", "family"], ["fit.run_id", "fit.family"]),)
+
+
+class Search(Base):
+    """One Hyperband search of one run; `oracle` is the durable state of Keras Tuner's oracle."""
+
+    __tablename__ = "search"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), primary_key=True)
+    max_epochs: Mapped[int]
+    factor: Mapped[int]
+    seed: Mapped[int]
+    state: Mapped[str]
+    oracle: Mapped[dict[str, Any]]
+
+
+class Trial(Base):
+    """One hyperparameter set on one rung, and who holds its lease."""
+
+    __tablename__ = "trial"
+    run_id: Mapped[str] = mapped_column(ForeignKey("search.run_id"), primary_key=True)
+    trial_id: Mapped[str] = mapped_column(primary_key=True)
+    parent_id: Mapped[str | None]
+    hyperparameters: Mapped[dict[str, Any]]
+    bracket: Mapped[int]
+    rung: Mapped[int]
+    from_epoch: Mapped[int]
+    to_epoch: Mapped[int]
+    state: Mapped[str]
+    score: Mapped[float | None]
+    attempts: Mapped[int]
+    owner: Mapped[str]
+    token: Mapped[int]
+    lease_expires_at: Mapped[datetime]
+    checkpoint_key: Mapped[str | None]
+    best_key: Mapped[str | None]
+    detail: Mapped[str]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (CheckConstraint("state in ('running', 'completed', 'failed')", name="state"),)
+
+
+class TrialEpoch(Base):
+    """The training curve of a trial: one row an epoch, counted from the start of its configuration."""
+
+    __tablename__ = "trial_epoch"
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    trial_id: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    loss: Mapped[float]
+    val_dice: Mapped[float]
+    seconds: Mapped[float]
+    at: Mapped[datetime]
+    __table_args__ = (ForeignKeyConstraint(["run_id", "trial_id"], ["trial.run_id", "trial.trial_id"]),)
+
+
+class ModelVersion(Base):
+    """An immutable trained artefact."""
+
+    __tablename__ = "model_version"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    name: Mapped[str]
+    version: Mapped[int]
+    family: Mapped[str]
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"))
+    dataset_digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"))
+    hyperparameters: Mapped[dict[str, Any]]
+    size: Mapped[int]
+    epochs: Mapped[int]
+    val_dice: Mapped[float]
+    artefact_key: Mapped[str]
+    artefact_sha256: Mapped[str]
+    artefact_bytes: Mapped[int]
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        UniqueConstraint("name", "version", name="uq_model_version_name_version"),
+        UniqueConstraint("run_id", "family", name="uq_model_version_run_family"),
+    )
+
+
+class ComparisonManifest(Base):
+    """The test cases on which two models are compared, frozen before scoring."""
+
+    __tablename__ = "comparison_manifest"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    dataset_digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"))
+    cases: Mapped[list[Any]]
+    excluded: Mapped[list[Any]]
+    frozen_at: Mapped[datetime]
+
+
+class Evaluation(Base):
+    """Scores of one model version on the cases of one manifest by one metric implementation."""
+
+    __tablename__ = "evaluation"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
+    manifest_digest: Mapped[str]
+    dataset_digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"))
+    split: Mapped[str]
+    metric: Mapped[str]
+    cases: Mapped[int]
+    mean_dice: Mapped[float | None]
+    worst_dice: Mapped[float | None]
+    mean_hd95_pct: Mapped[float | None]
+    created_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("model_version_id", "manifest_digest", "metric", name="uq_evaluation_once"),)
+
+
+class EvaluationCase(Base):
+    """One case of an evaluation. Distances in px of the full size, in per cent of its height, in mm where known.
+
+    `left` and `right` are the patient's; null where the case has no femur on that side.
+    """
+
+    __tablename__ = "evaluation_case"
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluation.id"), primary_key=True)
+    case_id: Mapped[str] = mapped_column(primary_key=True)
+    dice: Mapped[float | None]
+    dice_training_size: Mapped[float | None]
+    iou: Mapped[float | None]
+    hd95_px: Mapped[float | None]
+    hd95_pct: Mapped[float | None]
+    hd95_mm: Mapped[float | None]
+    assd_px: Mapped[float | None]
+    assd_pct: Mapped[float | None]
+    assd_mm: Mapped[float | None]
+    dice_left: Mapped[float | None]
+    dice_right: Mapped[float | None]
+    hd95_left_pct: Mapped[float | None]
+    hd95_right_pct: Mapped[float | None]
+    flag: Mapped[str | None]
+
+
+class VerdictRow(Base):
+    """What the gate said of one challenger against the champion of that moment."""
+
+    __tablename__ = "verdict"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), index=True)
+    challenger_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
+    champion_id: Mapped[int | None] = mapped_column(ForeignKey("model_version.id"))
+    manifest_digest: Mapped[str] = mapped_column(ForeignKey("comparison_manifest.digest"))
+    policy: Mapped[dict[str, Any]]
+    outcome: Mapped[str]
+    mean_difference: Mapped[float | None]
+    difference_low: Mapped[float | None]
+    difference_high: Mapped[float | None]
+    created_at: Mapped[datetime]
+    __table_args__ = (CheckConstraint("outcome in ('promote', 'refuse')", name="outcome"),)
+
+
+class VerdictReason(Base):
+    """One rule of the policy with its value, threshold and result."""
+
+    __tablename__ = "verdict_reason"
+    verdict_id: Mapped[int] = mapped_column(ForeignKey("verdict.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str]
+    passed: Mapped[bool]
+    value: Mapped[float | None]
+    threshold: Mapped[float | None]
+    sentence: Mapped[str]
+
+
+class Champion(Base):
+    """The model version in service: at most one a model name, by primary key."""
+
+    __tablename__ = "champion"
+    model: Mapped[str] = mapped_column(primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
+    since: Mapped[datetime]
+
+
+class Promotion(Base):
+    """The append-only log of every move of a champion pointer."""
+
+    __tablename__ = "promotion"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    from_id: Mapped[int | None] = mapped_column(ForeignKey("model_version.id"))
+    to_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
+    verdict_id: Mapped[int | None] = mapped_column(ForeignKey("verdict.id"))
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+    __table_args__ = (CheckConstraint("kind in ('promote', 'rollback')", name="kind"),)

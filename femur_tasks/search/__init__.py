@@ -1,0 +1,1 @@
+"""Hyperband as a durable search whose trials are leased to workers."""

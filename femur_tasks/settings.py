@@ -1,0 +1,71 @@
+"""The one reader of environment variables."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as err:
+        raise ValueError(f"Expected an IANA time zone such as Europe/Zurich. Received: {name}") from err
+    return name
+
+
+class _Home(BaseSettings):
+    """Where state lives; read first, because the embedded stack's own settings lie in there."""
+
+    model_config = SettingsConfigDict(env_prefix="FEMUR_", env_file=".env", extra="ignore")
+
+    home: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
+        CHECKOUT / ".femur", description="Folder of all local state: databases, logs, secrets, object store."
+    )
+
+
+class Settings(_Home):
+    """Every setting, `FEMUR_<NAME>` in the environment or in `.env`.
+
+    The embedded stack writes its ports and generated credentials to `stack.env` in `home`;
+    `.env` goes before it, and the environment before both.
+    """
+
+    registry_url: str = Field("", description="SQLAlchemy URL of the registry. Empty: SQLite in FEMUR_HOME.")
+    s3_endpoint: str = Field("", description="host:port of the object store. Empty: no store known yet.")
+    s3_access_key: str = Field("", description="Access key of the object store.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the object store.")
+    s3_bucket: str = Field("femur", description="Bucket that holds every object of this installation.")
+    s3_secure: bool = Field(False, description="Whether to speak TLS with the object store.")
+    airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        "UTC", description="Time zone of the nightly schedules."
+    )
+    ingest_cron: str = Field("0 1 * * *", description="When the nightly ingest looks under incoming/.")
+    retrain_cron: str = Field("0 2 * * *", description="When the nightly retrain starts.")
+    search_workers: int = Field(2, ge=1, le=64, description="Search workers that a retrain maps.")
+    gpu_slots: int = Field(2, ge=1, description="Slots of the pool `gpu`: training tasks that run side by side.")
+    lease_s: int = Field(60, ge=5, description="Seconds after which a silent worker loses its trial.")
+    task_heartbeat_s: int = Field(30, ge=10, description="Seconds after which Airflow calls a silent task dead.")
+    policy: Path = Field(
+        CHECKOUT / "femur_tasks" / "registry" / "policy.yaml", description="The gate's policy, a YAML file."
+    )
+
+    @property
+    def database_url(self) -> str:
+        """URL of the registry database, the embedded SQLite file where none is set."""
+        return self.registry_url or f"sqlite:///{self.home / 'registry.db'}"
+
+
+@lru_cache
+def settings() -> Settings:
+    """The effective settings of this process, read once."""
+    home = _Home().home
+    return Settings(home=home, _env_file=(home / "stack.env", ".env"))

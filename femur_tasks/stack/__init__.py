@@ -1,0 +1,1 @@
+"""The embedded stack: an object store and Airflow under supervisord, all state in FEMUR_HOME."""

@@ -1,0 +1,62 @@
+"""The end of a run: the record scored, the report written, the outcome told."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from femur_tasks.errors import FemurError
+from femur_tasks.registry.tables import ModelVersion, Run, VerdictRow
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.evaluate import score_others
+from femur_tasks.steps.report import write_report
+from femur_tasks.steps.run import conclude, run_facts
+
+log = logging.getLogger(__name__)
+
+
+def close_run(context: Context, run_id: str) -> dict[str, Any]:
+    """Score the run's other models for the record, write the report of whatever came of it, give its outcome.
+
+    Raises:
+        NotFound: the run was never opened.
+        FemurError: the run reached no verdict, so that whoever scheduled it sees a failure.
+    """
+    with context.registry.reading() as session:
+        run_facts(session, run_id)
+    conclude(context, run_id, "failed", "a step before the verdict failed: see its log")
+    try:
+        score_others(context, run_id)
+    except FemurError as err:  # the report is owed on every outcome; it shows these models without test figures
+        log.warning("the other model versions were not scored: %s", err)
+    report_key = write_report(context, run_id)
+    with context.registry.writing() as session:
+        run = session.get_one(Run, run_id)
+        run.report_key = report_key
+        outcome = {"run_id": run_id, "state": run.state, "detail": run.detail, "report": report_key}
+    if outcome["state"] == "failed":
+        raise FemurError(f"Expected run {run_id} to reach a verdict. Received: {outcome['detail']}.")
+    return outcome
+
+
+def summary(session: Session, run_id: str) -> dict[str, Any]:
+    """A run's outcome with its verdict and reasons, for the CLI and the demo."""
+    run, parameters, _ = run_facts(session, run_id)
+    verdict = session.scalars(
+        select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())
+    ).first()
+    challenger = session.get(ModelVersion, verdict.challenger_id) if verdict else None
+    return {
+        "run_id": run_id,
+        "state": run.state,
+        "detail": run.detail,
+        "dataset": parameters.dataset,
+        "model": run.model,
+        "verdict_id": verdict.id if verdict else None,
+        "outcome": verdict.outcome if verdict else None,
+        "challenger": f"{challenger.name}:{challenger.version}" if challenger else None,
+        "report": run.report_key,
+    }

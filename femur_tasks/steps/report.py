@@ -1,0 +1,313 @@
+"""The report that every run leaves, whatever came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from femur_tasks.dataset.problems import Problem
+from femur_tasks.dataset.resize import enlarge_probability, shrink_image
+from femur_tasks.dataset.shards import unpack
+from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.evaluation.charts import Curve
+from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
+from femur_tasks.evaluation.overlays import overlay, png_bytes
+from femur_tasks.evaluation.report import (
+    Candidate,
+    Comparison,
+    DatasetFacts,
+    RunFacts,
+    RunReport,
+    Scores,
+    TrialFacts,
+    WorstCase,
+    render,
+)
+from femur_tasks.registry.gate import Reason, Verdict
+from femur_tasks.registry.tables import (
+    ComparisonManifest,
+    DatasetCase,
+    DatasetVersion,
+    Evaluation,
+    EvaluationCase,
+    FitEpoch,
+    ModelVersion,
+    Promotion,
+    Run,
+    Trial,
+    TrialEpoch,
+    VerdictReason,
+    VerdictRow,
+)
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.run import pinned_manifest
+
+WORST_CASES = 6
+_SYNTHETIC = "SYN_"
+_CONFIDENCE = 0.95  # of intervals before a policy names its own
+
+
+def write_report(context: Context, run_id: str) -> str:
+    """Write the report of a run as it stands, and give its key; the same facts give the same key.
+
+    Raises:
+        NotFound: there is no such run.
+        Unreachable: the store or the registry does not answer.
+    """
+    with context.registry.reading() as session:
+        report, artefact_key = _gather(session, run_id)
+    if report.worst_cases:
+        report = _with_overlays(context, report, artefact_key)
+    return context.store.put(render(report).encode(), "reports")
+
+
+def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
+    """Everything but the pictures, and the key of the challenger's artefact, empty before a verdict."""
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
+    verdict = session.scalars(
+        select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())
+    ).first()
+    confidence = _confidence(verdict)
+    trials = session.scalars(select(Trial).where(Trial.run_id == run_id).order_by(Trial.trial_id)).all()
+    report = RunReport(
+        run=RunFacts(
+            run_id=run.run_id,
+            trigger=run.trigger,
+            model=run.model,
+            state=run.state,
+            detail=run.detail,
+            seed=run.seed,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            parameters=run.parameters,
+            versions=run.versions,
+        ),
+        confidence=confidence,
+        dataset=_dataset(session, run.dataset_digest) if run.dataset_digest else None,
+        comparison=_comparison(session, verdict) if verdict else None,
+        candidates=_candidates(session, run, verdict, confidence),
+        curves=_family_curves(session, run_id),
+        trials=tuple(
+            TrialFacts(
+                trial_id=trial.trial_id,
+                bracket=trial.bracket,
+                rung=trial.rung,
+                from_epoch=trial.from_epoch,
+                to_epoch=trial.to_epoch,
+                hyperparameters=trial.hyperparameters,
+                score=trial.score,
+                state=trial.state,
+                attempts=trial.attempts,
+                detail=trial.detail,
+            )
+            for trial in trials
+        ),
+        trial_curves=_trial_curves(session, run_id, trials),
+        worst_cases=_worst_cases(session, verdict) if verdict else (),
+    )
+    return report, session.get_one(ModelVersion, verdict.challenger_id).artefact_key if verdict else ""
+
+
+def _confidence(verdict: VerdictRow | None) -> float:
+    """The policy's level where it has a usable one: what the gate refuses is reported all the same."""
+    level = verdict.policy.get("confidence") if verdict else None
+    return float(level) if isinstance(level, float) and 0 < level < 1 else _CONFIDENCE
+
+
+def _dataset(session: Session, digest: str) -> DatasetFacts:
+    version = session.get_one(DatasetVersion, digest)
+    cases = session.scalars(select(DatasetCase).where(DatasetCase.digest == digest).order_by(DatasetCase.case_id)).all()
+    return DatasetFacts(
+        name=version.name,
+        digest=digest,
+        source=version.source,
+        size=version.size,
+        femur_label=version.femur_label,
+        train_cases=version.train_cases,
+        val_cases=version.val_cases,
+        test_cases=version.test_cases,
+        synthetic_cases=sum(case.case_id.startswith(_SYNTHETIC) for case in cases),
+        created_at=version.created_at,
+        warnings=tuple(Problem(**problem) for case in cases for problem in case.problems),
+    )
+
+
+def _comparison(session: Session, verdict: VerdictRow) -> Comparison:
+    challenger = session.get_one(ModelVersion, verdict.challenger_id)
+    champion = session.get(ModelVersion, verdict.champion_id) if verdict.champion_id else None
+    manifest = session.get_one(ComparisonManifest, verdict.manifest_digest)
+    reasons = session.scalars(
+        select(VerdictReason).where(VerdictReason.verdict_id == verdict.id).order_by(VerdictReason.position)
+    )
+    ours = _dices(session, challenger.id, manifest.digest)
+    theirs = _dices(session, champion.id, manifest.digest) if champion else {}
+    differences = {case_id: dice - theirs[case_id] for case_id, dice in ours.items() if case_id in theirs}
+    mean, low, high = verdict.mean_difference, verdict.difference_low, verdict.difference_high
+    interval = None
+    if mean is not None and low is not None and high is not None:
+        interval = Interval(low=low, high=high, mean=mean, n=len(differences), method=PAIRED_T)
+    promotion = session.scalars(select(Promotion).where(Promotion.verdict_id == verdict.id)).first()
+    return Comparison(
+        challenger=_label(challenger),
+        champion=_label(champion) if champion else None,
+        verdict=Verdict(
+            outcome=verdict.outcome,
+            reasons=tuple(Reason(row.code, row.passed, row.value, row.threshold, row.sentence) for row in reasons),
+            difference=interval,
+        ),
+        policy=verdict.policy,
+        cases=len(manifest.cases),
+        excluded=len(manifest.excluded),
+        differences=differences,
+        promoted_by=promotion.actor if promotion else "",
+    )
+
+
+def _candidates(session: Session, run: Run, verdict: VerdictRow | None, confidence: float) -> tuple[Candidate, ...]:
+    """The run's model versions, best validation Dice first, and below them the champion that was compared with."""
+    rows = list(
+        session.scalars(
+            select(ModelVersion).where(ModelVersion.run_id == run.run_id).order_by(ModelVersion.val_dice.desc())
+        )
+    )
+    roles: dict[int | None, str] = {}
+    if verdict:
+        roles = {verdict.champion_id: "champion", verdict.challenger_id: "challenger"}
+        champion = session.get(ModelVersion, verdict.champion_id) if verdict.champion_id else None
+        if champion and champion not in rows:
+            rows.append(champion)
+    return tuple(
+        Candidate(
+            label=_label(row),
+            role=roles.get(row.id, ""),
+            family=row.family,
+            val_dice=row.val_dice,
+            size=row.size,
+            epochs=row.epochs,
+            hyperparameters=row.hyperparameters,
+            test=_scores(session, row.id, verdict.manifest_digest if verdict else None, confidence, run.seed),
+        )
+        for row in rows
+    )
+
+
+def _scores(session: Session, model_id: int, manifest: str | None, confidence: float, seed: int) -> Scores | None:
+    evaluation = _evaluation(session, model_id, manifest)
+    if evaluation is None:
+        return None
+    dices = list(_dices(session, model_id, evaluation.manifest_digest).values())
+    return Scores(
+        cases=evaluation.cases,
+        mean_dice=evaluation.mean_dice,
+        interval=bootstrap_mean(dices, confidence, seed) if len(dices) > 1 else None,
+        worst_dice=evaluation.worst_dice,
+        mean_hd95_pct=evaluation.mean_hd95_pct,
+    )
+
+
+def _evaluation(session: Session, model_id: int, manifest: str | None) -> Evaluation | None:
+    """The newest evaluation of a model version, on this comparison manifest where there is one already."""
+    newest = select(Evaluation).where(Evaluation.model_version_id == model_id).order_by(Evaluation.id.desc())
+    return session.scalars(newest.where(Evaluation.manifest_digest == manifest) if manifest else newest).first()
+
+
+def _cases(session: Session, model_id: int, manifest: str) -> list[tuple[EvaluationCase, float]]:
+    """The evaluated cases that have a usable Dice, with it, worst first."""
+    evaluation = _evaluation(session, model_id, manifest)
+    if evaluation is None:
+        return []
+    rows = session.scalars(
+        select(EvaluationCase)
+        .where(EvaluationCase.evaluation_id == evaluation.id)
+        .order_by(EvaluationCase.dice, EvaluationCase.case_id)
+    )
+    return [(row, row.dice) for row in rows if row.dice is not None and math.isfinite(row.dice)]
+
+
+def _dices(session: Session, model_id: int, manifest: str) -> dict[str, float]:
+    return {row.case_id: dice for row, dice in _cases(session, model_id, manifest)}
+
+
+def _worst_cases(session: Session, verdict: VerdictRow) -> tuple[WorstCase, ...]:
+    worst = _cases(session, verdict.challenger_id, verdict.manifest_digest)[:WORST_CASES]
+    return tuple(WorstCase(row.case_id, dice, row.hd95_pct, None) for row, dice in worst)
+
+
+def _family_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
+    rows = session.scalars(select(FitEpoch).where(FitEpoch.run_id == run_id).order_by(FitEpoch.epoch))
+    epochs: dict[str, list[FitEpoch]] = {}
+    for row in rows:
+        epochs.setdefault(row.family, []).append(row)
+    return tuple(_curve(family, epochs[family]) for family in sorted(epochs))
+
+
+def _trial_curves(session: Session, run_id: str, trials: Sequence[Trial]) -> tuple[Curve, ...]:
+    """One curve a configuration: that of its last trial, behind those of the trials that it goes on from."""
+    rows = session.scalars(select(TrialEpoch).where(TrialEpoch.run_id == run_id).order_by(TrialEpoch.epoch))
+    epochs: dict[str, list[TrialEpoch]] = {}
+    for row in rows:
+        epochs.setdefault(row.trial_id, []).append(row)
+    by_id = {trial.trial_id: trial for trial in trials}
+    went_on = {trial.parent_id for trial in trials}
+    curves = []
+    for last in sorted(trials, key=lambda trial: -trial.bracket):
+        trial: Trial | None = last if last.trial_id not in went_on else None
+        points: list[TrialEpoch] = []
+        while trial is not None:
+            points = epochs.get(trial.trial_id, []) + points
+            trial = by_id.get(trial.parent_id or "")
+        if points:
+            curves.append(_curve(f"bracket {last.bracket}", points))
+    return tuple(curves)
+
+
+def _curve(group: str, rows: Sequence[FitEpoch] | Sequence[TrialEpoch]) -> Curve:
+    return Curve(
+        group=group,
+        epochs=tuple(row.epoch for row in rows),
+        loss=tuple(row.loss for row in rows),
+        val_dice=tuple(row.val_dice for row in rows),
+    )
+
+
+def _with_overlays(context: Context, report: RunReport, artefact_key: str) -> RunReport:
+    """The report with a picture of each worst case, or with the reason why there is none."""
+    digest = report.dataset.digest if report.dataset else ""
+    try:
+        overlays = _overlays(context, artefact_key, digest, [case.case_id for case in report.worst_cases])
+    except FemurError as err:
+        return replace(report, pictures_note=err.what)
+    cases = tuple(replace(case, overlay_png=overlays.get(case.case_id)) for case in report.worst_cases)
+    return replace(report, worst_cases=cases)
+
+
+def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
+    """PNG by case id: evaluations keep no masks, so these few cases are predicted again."""
+    import numpy as np
+
+    from femur_tasks.training import artefact
+    from femur_tasks.training.fit import probabilities
+
+    model, spec = artefact.unpack(context.store.get(artefact_key))
+    overlays = {}
+    for key in pinned_manifest(context, digest).shards["test"]:
+        shard = unpack(context.store.get(key))
+        chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
+        if not chosen:
+            continue
+        images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
+        for index, probability in zip(chosen, probabilities(model, images), strict=True):
+            image = shard.images_bhw[index]
+            predicted = enlarge_probability(probability, *image.shape) > 0.5
+            overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
+    return overlays
+
+
+def _label(model: ModelVersion) -> str:
+    return f"{model.name}:{model.version}"

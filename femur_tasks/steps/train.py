@@ -1,0 +1,199 @@
+"""Training steps: baseline, U-Net, the search's workers and its winner, each ending in a model version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+
+from femur_tasks.dataset.manifest import Manifest
+from femur_tasks.dataset.shards import unpack
+from femur_tasks.errors import DigestMismatch
+from femur_tasks.registry.tables import ModelVersion
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.run import pinned_manifest, run_facts
+from femur_tasks.training.hyperparameters import (
+    ARCHITECTURE_OF_FAMILY,
+    REFERENCE_BASELINE,
+    REFERENCE_UNET,
+    Hyperparameters,
+)
+
+_PROBES = 4
+_PROBE_TOLERANCE = 1e-5
+
+
+def train_family(context: Context, run_id: str, family: str) -> dict[str, Any]:
+    """Fit the baseline or the U-Net with the reference's best hyperparameters.
+
+    Returns:
+        The model version as NAME:VERSION, with its validation Dice.
+    """
+    with context.registry.reading() as session:
+        _, parameters, budget = run_facts(session, run_id)
+    chosen = REFERENCE_BASELINE if family == "baseline" else REFERENCE_UNET
+    epochs = budget.baseline_epochs if family == "baseline" else budget.unet_epochs
+    chosen = chosen.with_values({"batch_size": budget.batch_size})
+    return _fit(context, run_id, family, chosen, epochs, _seed(parameters.seed, family))
+
+
+def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]:
+    """Lease and train trials until the search is done; the first worker opens it.
+
+    Returns:
+        How many trials this worker finished.
+    """
+    import keras
+
+    from femur_tasks.search.leases import Lease, Leases
+    from femur_tasks.search.space import hyperparameters
+    from femur_tasks.search.worker import work
+    from femur_tasks.training import networks
+    from femur_tasks.training.fit import Plan, fit
+    from femur_tasks.training.journal import TrialJournal
+
+    with context.registry.reading() as session:
+        _, parameters, budget = run_facts(session, run_id)
+    size = parameters.size or budget.size
+    train, val = _batches(context, run_id, budget.batch_size)
+
+    def train_trial(lease: Lease) -> None:
+        keras.backend.clear_session()
+        chosen = hyperparameters(lease.hyperparameters, budget.batch_size)
+        seed = _trial_seed(parameters.seed, lease.hyperparameters)
+        model = networks.compiled(ARCHITECTURE_OF_FAMILY["tuned"], size, chosen, seed)
+        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, first_epoch=lease.from_epoch)
+        fit(model, train, val, plan, TrialJournal(context.registry, context.store, context.now, lease))
+
+    leases = Leases(context.registry, run_id, context.settings.lease_s, context.now)
+    leases.open(budget.max_epochs, budget.factor, parameters.seed)
+    return {"worker": worker, "trials": work(leases, worker, train_trial)}
+
+
+def train_winner(context: Context, run_id: str) -> dict[str, Any]:
+    """Fit the search's best hyperparameters again at the full budget, as the family `tuned`.
+
+    It keeps the trial's seed: with another one a lucky configuration may never leave its first plateau.
+    """
+    from femur_tasks.search.leases import Leases
+    from femur_tasks.search.space import hyperparameters
+
+    with context.registry.reading() as session:
+        _, parameters, budget = run_facts(session, run_id)
+    winner = Leases(context.registry, run_id, context.settings.lease_s, context.now).winner()
+    chosen = hyperparameters(dict(winner.hyperparameters), budget.batch_size)
+    seed = _trial_seed(parameters.seed, winner.hyperparameters)
+    return _fit(context, run_id, "tuned", chosen, budget.unet_epochs, seed)
+
+
+def _fit(context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int) -> dict[str, Any]:
+    done = _model_version(context, run_id, family)
+    if done is None:
+        done = _fit_and_register(context, run_id, family, chosen, epochs, seed)
+    return {"model_version": f"{done.name}:{done.version}", "family": family, "val_dice": done.val_dice}
+
+
+def _fit_and_register(
+    context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int
+) -> ModelVersion:
+    from femur_tasks.training import artefact, networks
+    from femur_tasks.training.fit import Plan, fit
+    from femur_tasks.training.journal import FitJournal
+
+    with context.registry.reading() as session:
+        run, parameters, budget = run_facts(session, run_id)
+        name, digest = run.model, run.dataset_digest
+    size = parameters.size or budget.size
+    train, val = _batches(context, run_id, chosen.batch_size)
+    architecture = ARCHITECTURE_OF_FAMILY[family]
+    model = networks.compiled(architecture, size, chosen, seed)
+    journal = FitJournal(context.registry, context.store, context.now, run_id, family)
+    memory = fit(model, train, val, Plan(f"{run_id}/{family}", epochs, budget.patience, seed), journal)
+    packed = artefact.pack(model, artefact.Spec(architecture, size, chosen.as_dict()))
+    key = _uploaded(context, packed, model, _probes(context, run_id, size))
+    with context.registry.writing() as session:
+        newest = session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == name)) or 0
+        row = ModelVersion(
+            name=name,
+            version=newest + 1,
+            family=family,
+            run_id=run_id,
+            dataset_digest=digest,
+            hyperparameters=chosen.as_dict(),
+            size=size,
+            epochs=memory.best_epoch,
+            val_dice=memory.best_dice,
+            artefact_key=key,
+            artefact_sha256=hashlib.sha256(packed).hexdigest(),
+            artefact_bytes=len(packed),
+            created_at=context.now(),
+        )
+        session.add(row)
+    return row
+
+
+def _uploaded(context: Context, packed: bytes, model: Any, probes_bhw: Any) -> str:
+    """Upload an artefact, read it back, rebuild it and let it run: only then may its row be written."""
+    import numpy as np
+
+    from femur_tasks.training import artefact
+    from femur_tasks.training.fit import probabilities
+
+    key = context.store.put(packed, "artefacts")
+    rebuilt, _ = artefact.unpack(context.store.get(key))
+    gap = float(np.abs(probabilities(rebuilt, probes_bhw) - probabilities(model, probes_bhw)).max())
+    if not gap <= _PROBE_TOLERANCE:
+        raise DigestMismatch(f"Expected the stored model to predict as the trained one. Received: {gap:g} apart.")
+    return key
+
+
+def _model_version(context: Context, run_id: str, family: str) -> ModelVersion | None:
+    with context.registry.reading() as session:
+        row = session.scalars(
+            select(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.family == family)
+        ).first()
+        if row:
+            session.expunge(row)
+        return row
+
+
+def _manifest_of(context: Context, run_id: str) -> tuple[Manifest, int]:
+    with context.registry.reading() as session:
+        run, parameters, budget = run_facts(session, run_id)
+        digest, size = str(run.dataset_digest), parameters.size or budget.size
+    return pinned_manifest(context, digest), size
+
+
+def _batches(context: Context, run_id: str, batch_size: int) -> tuple[Any, Any]:
+    """Training and validation batches of the run's dataset version at the run's size."""
+    from femur_tasks.training.pipeline import Batches
+
+    manifest, size = _manifest_of(context, run_id)
+
+    def of(split: str) -> Batches:
+        cases = sum(case.split == split for case in manifest.cases)
+        return Batches(manifest.shards[split], lambda key: unpack(context.store.get(key)), cases, size, batch_size)
+
+    return of("train"), of("val")
+
+
+def _probes(context: Context, run_id: str, size: int) -> Any:
+    """A few validation pictures at the training size, uint8 (batch, size, size)."""
+    import numpy as np
+
+    from femur_tasks.dataset.resize import shrink_image
+
+    manifest, _ = _manifest_of(context, run_id)
+    shard = unpack(context.store.get(manifest.shards["val"][0]))
+    return np.stack([shrink_image(image, size) for image in shard.images_bhw[:_PROBES]])
+
+
+def _trial_seed(seed: int, hyperparameters: Mapping[str, Any]) -> int:
+    return _seed(seed, f"{sorted(hyperparameters.items())}")
+
+
+def _seed(seed: int, what: str) -> int:
+    """A seed of its own for each thing that a run draws, below 2^31."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{what}".encode()).digest()[:4], "big") >> 1

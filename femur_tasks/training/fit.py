@@ -1,0 +1,145 @@
+"""A fit: epoch by epoch, with a checkpoint after each, early stopping, and the best epoch kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from femur_tasks.errors import FemurError
+from femur_tasks.training import checkpoint
+from femur_tasks.training.checkpoint import Memory
+from femur_tasks.training.pipeline import Batches
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_CHUNK = 16
+
+
+class Diverged(FemurError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's result; `epoch` counts from 1."""
+
+    epoch: int
+    loss: float
+    val_dice: float
+    seconds: float
+
+
+class Journal(Protocol):
+    """Where a fit leaves its curve and its checkpoints, durably, and finds them again."""
+
+    def latest(self) -> bytes | None:
+        """The last checkpoint, None before the first one."""
+
+    def best(self) -> bytes | None:
+        """The checkpoint of the best epoch so far."""
+
+    def record(self, epoch: Epoch) -> None:
+        """Add an epoch to the curve; the same epoch again replaces it."""
+
+    def keep(self, latest: bytes, best: bytes | None) -> None:
+        """Keep a checkpoint, and that of the best epoch where it is a new one; returns when both are durable."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how.
+
+    Attributes:
+        owner: the fit or trial, in checkpoints and messages.
+        epochs: the epoch after which it ends, counted from 1.
+        patience: epochs without a better validation Dice before it stops early; None: never.
+        seed: of the data order.
+        first_epoch: epochs that count as done at the start, for a trial that goes on from another one's weights.
+    """
+
+    owner: str
+    epochs: int
+    patience: int | None
+    seed: int
+    first_epoch: int = 0
+
+
+def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: Journal) -> Memory:
+    """Train until the plan ends, from the journal's last checkpoint where there is one.
+
+    There is a checkpoint after every epoch, unless keeping the one before took longer than was trained since: a
+    large network with short epochs (the dense baseline: 1.6 GB at 256) then spends at most half its time on them.
+    A resumed fit repeats the epochs since its checkpoint to the bit.
+
+    Afterwards the model carries the weights of its best epoch.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+        FemurError: the plan has no epoch.
+    """
+    saved, best = journal.latest(), journal.best()
+    memory, unsaved_best = Memory(plan.owner), False
+    if saved is not None:
+        state, memory = checkpoint.unpack(saved)
+        checkpoint.put_back(model, state)
+        memory = replace(memory, owner=plan.owner, epochs=max(memory.epochs, plan.first_epoch))
+    kept_at, cost_s = time.monotonic(), 0.0
+    while memory.epochs < plan.epochs and not _stalled(memory, plan):
+        epoch = _one_epoch(model, train, val, plan, memory)
+        memory.epochs = epoch.epoch
+        is_best = epoch.val_dice > memory.best_dice
+        if is_best:
+            memory.best_epoch, memory.best_dice = epoch.epoch, epoch.val_dice
+        journal.record(epoch)
+        is_last = memory.epochs >= plan.epochs or _stalled(memory, plan)
+        is_due = is_last or time.monotonic() - kept_at >= cost_s
+        if is_best or is_due:
+            packed = checkpoint.pack(model, memory)
+            best, unsaved_best = (packed, True) if is_best else (best, unsaved_best)
+            if is_due:
+                started = time.monotonic()
+                journal.keep(packed, best if unsaved_best else None)
+                unsaved_best, kept_at = False, time.monotonic()
+                cost_s = kept_at - started
+    if best is None:
+        raise FemurError(f"Expected at least one epoch for {plan.owner}. Received: a plan of {plan.epochs}.")
+    checkpoint.put_back(model, checkpoint.unpack(best)[0])
+    return memory
+
+
+def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, memory: Memory) -> Epoch:
+    started = time.monotonic()
+    shuffled = train.epoch(plan.seed, memory.epochs)
+    loss = float(model.fit(shuffled, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
+    number = memory.epochs + 1
+    if not math.isfinite(loss):
+        raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
+    val_dice = float(np.mean(list(hard_dice(model, val))))
+    return Epoch(number, loss, val_dice, time.monotonic() - started)
+
+
+def _stalled(memory: Memory, plan: Plan) -> bool:
+    return plan.patience is not None and memory.epochs - memory.best_epoch >= plan.patience
+
+
+def probabilities(model: keras.Model, images_bhw: Array) -> Array:
+    """float32 femur probability of each pixel, (batch, size, size), from uint8 pictures at the model's size."""
+    chunks = [
+        np.asarray(model.predict_on_batch(images_bhw[start : start + _CHUNK, ..., None]), np.float32)[..., 0]
+        for start in range(0, len(images_bhw), _CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+def hard_dice(model: keras.Model, batches: Batches) -> Iterator[float]:
+    """Dice at 0.5 of every case at the training size; both empty is 1."""
+    for images, masks in batches.in_order():
+        predicted = np.asarray(model.predict_on_batch(images)) > 0.5
+        for truth, mask in zip(np.asarray(masks) > 0, predicted, strict=True):
+            total = int(truth.sum()) + int(mask.sum())
+            yield 2.0 * int((truth & mask).sum()) / total if total else 1.0

@@ -1,0 +1,120 @@
+"""Journals: where fits and trials leave checkpoints and curves, checkpoint first, row last."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from femur_tasks.registry.database import Registry
+from femur_tasks.registry.tables import Fit, FitEpoch, Trial, TrialEpoch
+from femur_tasks.search.leases import Lease, held_trial
+from femur_tasks.storage import ObjectStore
+
+if TYPE_CHECKING:
+    from femur_tasks.training.fit import Epoch
+
+KIND = "checkpoints"
+
+
+class _Journal(ABC):
+    """What both journals do; the subclasses say which rows."""
+
+    def __init__(self, registry: Registry, store: ObjectStore, now: Callable[[], datetime]) -> None:
+        self._registry = registry
+        self._store = store
+        self._now = now
+
+    def latest(self) -> bytes | None:
+        """The last checkpoint, None before the first epoch."""
+        latest, best = self._keys()
+        key = latest or best  # a trial that advanced starts from its parent's best
+        return self._store.get(key) if key else None
+
+    def best(self) -> bytes | None:
+        """The checkpoint of the best epoch so far."""
+        best = self._keys()[1]
+        return self._store.get(best) if best else None
+
+    def record(self, epoch: Epoch) -> None:
+        """Add an epoch to the curve; the same epoch again replaces it."""
+        with self._registry.writing() as session:
+            self._row(session)
+            session.merge(self._curve_row(epoch))
+
+    def keep(self, latest: bytes, best: bytes | None) -> None:
+        """Keep a checkpoint: the objects first, then the row that names them, then what they supersede is removed."""
+        key = self._store.put(latest, KIND)
+        best_key = self._store.put(best, KIND) if best is not None else None
+        with self._registry.writing() as session:
+            row = self._row(session)
+            superseded = {row.checkpoint_key, row.best_key if best_key else None}
+            row.checkpoint_key = key
+            row.best_key = best_key or row.best_key
+            kept = {row.best_key, key, self._inherited(session, row), None}
+        for old in superseded - kept:
+            if old is not None:
+                self._store.delete(old)
+
+    def _keys(self) -> tuple[str | None, str | None]:
+        with self._registry.writing() as session:
+            row = self._row(session)
+            return row.checkpoint_key, row.best_key
+
+    @abstractmethod
+    def _row(self, session: Session) -> Fit | Trial:
+        """The row that names the checkpoints, locked for this transaction."""
+
+    @abstractmethod
+    def _inherited(self, session: Session, row: Fit | Trial) -> str | None:
+        """A checkpoint that belongs to another row and is not this one's to remove."""
+
+    @abstractmethod
+    def _curve_row(self, epoch: Epoch) -> FitEpoch | TrialEpoch:
+        """The epoch as a row of the training curve."""
+
+
+class FitJournal(_Journal):
+    """The journal of one family's fit in one run."""
+
+    def __init__(
+        self, registry: Registry, store: ObjectStore, now: Callable[[], datetime], run_id: str, family: str
+    ) -> None:
+        super().__init__(registry, store, now)
+        self._run_id, self._family = run_id, family
+
+    def _row(self, session: Session) -> Fit:
+        row = session.get(Fit, (self._run_id, self._family), with_for_update=True)
+        if row is None:
+            row = Fit(run_id=self._run_id, family=self._family, checkpoint_key=None, best_key=None)
+            session.add(row)
+            session.flush()
+        return row
+
+    def _inherited(self, session: Session, row: Fit | Trial) -> str | None:
+        return None
+
+    def _curve_row(self, epoch: Epoch) -> FitEpoch:
+        return FitEpoch(run_id=self._run_id, family=self._family, at=self._now(), **vars(epoch))
+
+
+class TrialJournal(_Journal):
+    """The journal of one leased trial: every write is refused once the lease is lost."""
+
+    def __init__(self, registry: Registry, store: ObjectStore, now: Callable[[], datetime], lease: Lease) -> None:
+        super().__init__(registry, store, now)
+        self._lease = lease
+
+    def _row(self, session: Session) -> Trial:
+        return held_trial(session, self._lease)
+
+    def _inherited(self, session: Session, row: Fit | Trial) -> str | None:
+        parent_id = row.parent_id if isinstance(row, Trial) else None
+        parent = session.get(Trial, (self._lease.run_id, parent_id)) if parent_id else None
+        return parent.best_key if parent else None
+
+    def _curve_row(self, epoch: Epoch) -> TrialEpoch:
+        return TrialEpoch(run_id=self._lease.run_id, trial_id=self._lease.trial_id, at=self._now(), **vars(epoch))

@@ -1,0 +1,62 @@
+"""The input pipeline: shard names in, batches out, in an order drawn from (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from femur_tasks.dataset.resize import shrink_image, shrink_mask
+from femur_tasks.dataset.shards import Shard
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Batches:
+    """Batches of one split: uint8 pictures and masks, (batch, size, size, 1), cached after their first reading.
+
+    Args:
+        names: keys of the shards.
+        load: shard name -> shard; called once a name.
+        cases: how many cases the shards hold.
+        size: training size; shards of another size are resized by area as they are read.
+        batch_size: cases a batch, the last one may be smaller.
+    """
+
+    def __init__(
+        self, names: Sequence[str], load: Callable[[str], Shard], cases: int, size: int, batch_size: int
+    ) -> None:
+        self.cases = cases
+        self._batch_size = batch_size
+
+        def read(name: bytes) -> tuple[Array, Array]:
+            shard = load(name.decode())
+            images, masks = shard.images_bhw, shard.masks_bhw
+            if images.shape[1] != size:
+                images = np.stack([shrink_image(image, size) for image in images])
+                masks = np.stack([shrink_mask(mask, size) for mask in masks])
+            return images[..., None], masks[..., None]
+
+        def shaped(name: Any) -> tuple[Any, Any]:
+            images, masks = tf.numpy_function(read, [name], (tf.uint8, tf.uint8))
+            shape = (None, size, size, 1)
+            return tf.ensure_shape(images, shape), tf.ensure_shape(masks, shape)
+
+        read_cases = tf.data.Dataset.from_tensor_slices(list(names)).map(shaped).unbatch()
+        # the length is said aloud: without it Keras takes the end of each epoch for lost data
+        self._cached = read_cases.apply(tf.data.experimental.assert_cardinality(cases)).cache()
+
+    def epoch(self, seed: int, epoch: int) -> Any:
+        """The dataset of one training epoch; the same (seed, epoch) gives the same order in every process.
+
+        TensorFlow mixes in its global seed, which `networks.compiled` sets to the same one.
+        """
+        order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        shuffled = self._cached.shuffle(self.cases, seed=order_seed, reshuffle_each_iteration=False)
+        return shuffled.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def in_order(self) -> Any:
+        """The dataset in the order of the shards, for validation."""
+        return self._cached.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,481 @@
+"""Leases: workers that come, hang, die and come back share one search, on SQLite and on PostgreSQL.
+
+Training is replaced by writing rows: an epoch's Dice is worked out from hyperparameters and epoch alone.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from femur_tasks.errors import FemurError, LeaseLost, NotFound, Unreachable
+from femur_tasks.registry.database import Registry
+from femur_tasks.registry.tables import Search, Trial, TrialEpoch
+from femur_tasks.search import worker as worker_module
+from femur_tasks.search.leases import ATTEMPTS, WORST_SCORE, Lease, Leases, held_trial
+from femur_tasks.search.worker import work
+from femur_tasks.storage import MemoryStore
+from femur_tasks.training.fit import Epoch
+from femur_tasks.training.journal import TrialJournal
+from tests import registry_rows as rows
+from tests.conftest import Clock
+
+pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
+
+LEASE_S = 60
+R4 = (4, 2)  # R = 4, factor 2: 10 configurations in rungs of 4, 2, 1 and 3, 2 and 3: 15 trials
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_IDLE_S", 0.01)
+
+
+def search(registry: Registry, clock: Clock, run_id: str = "run-1", max_epochs: int = 4, factor: int = 2) -> Leases:
+    with registry.writing() as session:
+        rows.run(session, run_id)
+    leases = Leases(registry, run_id, LEASE_S, clock)
+    leases.open(max_epochs, factor, seed=7)
+    return leases
+
+
+def dice_of(hyperparameters: dict[str, Any], epoch: int) -> float:
+    """Between 0 and 1, no two configurations alike, better with every epoch."""
+    spread = abs(math.sin(1e6 * hyperparameters["learning_rate"] + hyperparameters["beta_1"]))
+    return spread * (1 - 0.5**epoch)
+
+
+def trainer(registry: Registry) -> Callable[[Lease], None]:
+    def train(lease: Lease) -> None:
+        for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
+            write_epoch(registry, lease, epoch, dice_of(lease.hyperparameters, epoch))
+
+    return train
+
+
+def write_epoch(registry: Registry, lease: Lease, epoch: int, dice: float) -> None:
+    with registry.writing() as session:
+        held_trial(session, lease)
+        session.merge(
+            TrialEpoch(
+                run_id=lease.run_id,
+                trial_id=lease.trial_id,
+                epoch=epoch,
+                loss=1 - dice,
+                val_dice=dice,
+                seconds=0.1,
+                at=rows.NOON,
+            )
+        )
+
+
+def taken(leases: Leases, owner: str = "worker") -> Lease:
+    lease = leases.take(owner)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def trials(registry: Registry, run_id: str = "run-1") -> list[Trial]:
+    with registry.reading() as session:
+        found = session.scalars(select(Trial).where(Trial.run_id == run_id).order_by(Trial.trial_id)).all()
+        session.expunge_all()
+        return list(found)
+
+
+def trial(registry: Registry, lease: Lease) -> Trial:
+    return next(row for row in trials(registry, lease.run_id) if row.trial_id == lease.trial_id)
+
+
+def trained(registry: Registry, run_id: str = "run-1") -> Counter[Any]:
+    """What was trained: configuration, from, to, and the epochs that have rows."""
+    with registry.reading() as session:
+        epochs = Counter(session.scalars(select(TrialEpoch.trial_id).where(TrialEpoch.run_id == run_id)).all())
+    return Counter(
+        (
+            tuple(sorted(row.hyperparameters.items())),
+            *(row.bracket, row.rung, row.from_epoch, row.to_epoch),
+            epochs[row.trial_id],
+        )
+        for row in trials(registry, run_id)
+    )
+
+
+def run_workers(leases: list[Leases], train: Callable[[Lease], None]) -> list[int]:
+    with ThreadPoolExecutor(len(leases)) as pool:
+        return list(pool.map(lambda pair: work(pair[1], f"worker-{pair[0]}", train), enumerate(leases)))
+
+
+def test_three_workers_train_what_one_worker_trains(registry: Registry, clock: Clock) -> None:
+    alone = search(registry, clock, "alone", 9, 3)
+    finished = run_workers([alone], trainer(registry))
+    search(registry, clock, "shared", 9, 3)
+    shared = [Leases(registry, "shared", LEASE_S * 1000, clock) for _ in range(3)]
+    together = run_workers(shared, trainer(registry))
+    expected = trained(registry, "alone")
+    assert expected.total() == finished[0] == sum(together)
+    assert trained(registry, "shared") == expected
+    assert {row.attempts for row in trials(registry, "shared")} == {1}
+    assert {row.state for row in trials(registry, "shared")} == {"completed"}
+    winner, same = alone.winner(), shared[0].winner()
+    assert (winner.hyperparameters, winner.score) == (same.hyperparameters, same.score)
+
+
+def test_two_searches_side_by_side_leave_each_other_alone(registry: Registry, clock: Clock) -> None:
+    searches = [search(registry, clock, name, *R4) for name in ("one", "two")]
+    run_workers(searches, trainer(registry))
+    assert trained(registry, "one") == trained(registry, "two")
+    assert searches[0].counts() == searches[1].counts() == {"completed": len(trials(registry, "one"))}
+
+
+def test_search_opened_twice_goes_on(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    first = taken(leases)
+    leases.open(27, 3, seed=99)
+    again = Leases(registry, "run-1", LEASE_S, clock)
+    assert taken(again).trial_id != first.trial_id
+    with registry.reading() as session:
+        assert session.get_one(Search, "run-1").max_epochs == 4
+
+
+def test_search_opened_by_many_at_once_is_opened_once(registry: Registry, clock: Clock) -> None:
+    with registry.writing() as session:
+        rows.run(session, "run-1")
+    start = threading.Barrier(4)
+
+    def opens(number: int) -> None:
+        start.wait(10)
+        Leases(registry, "run-1", LEASE_S, clock).open(4, 2, seed=number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(opens, range(4)))
+    with registry.reading() as session:
+        assert len(session.scalars(select(Search)).all()) == 1
+
+
+def test_workers_at_once_never_get_the_same_trial(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: leases.take(f"worker-{number}"), range(4)))
+    assert sorted(lease.trial_id for lease in found if isinstance(lease, Lease)) == ["0000", "0001", "0002", "0003"]
+
+
+def test_search_that_was_never_opened_is_not_found(registry: Registry, clock: Clock) -> None:
+    with pytest.raises(NotFound, match="search of run nowhere"):
+        Leases(registry, "nowhere", LEASE_S, clock).take("worker")
+
+
+def test_ended_search_is_done_and_stays_so(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    total = work(leases, "first", trainer(registry))
+    assert total == len(trials(registry)) == 15
+    assert leases.take("late") == "done"
+    clock.forward(10 * LEASE_S)
+    assert leases.take("very late") == "done"
+    assert work(leases, "late", trainer(registry)) == 0
+
+
+# Silence
+
+
+def test_silent_workers_trial_goes_to_the_next_one_with_a_higher_token(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    silent = taken(leases, "silent")
+    clock.forward(LEASE_S + 1)
+    successor = taken(leases, "successor")
+    assert (successor.trial_id, successor.token) == (silent.trial_id, silent.token + 1)
+    assert (successor.hyperparameters, successor.to_epoch) == (silent.hyperparameters, silent.to_epoch)
+    row = trial(registry, successor)
+    assert (row.owner, row.attempts, row.state) == ("successor", 2, "running")
+
+
+def test_lease_that_still_runs_is_left_alone(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    first = taken(leases)
+    clock.forward(LEASE_S / 2)
+    assert taken(leases).trial_id != first.trial_id
+
+
+def test_late_worker_whose_trial_nobody_took_goes_on(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    late = taken(leases)
+    clock.forward(10 * LEASE_S)
+    leases.renew(late)
+    assert taken(leases).trial_id != late.trial_id
+
+
+def test_every_late_write_of_a_zombie_is_refused_and_changes_nothing(registry: Registry, clock: Clock) -> None:
+    leases, store = search(registry, clock), MemoryStore()
+    zombie = taken(leases, "zombie")
+    clock.forward(LEASE_S + 1)
+    successor = taken(leases, "successor")
+    journal = TrialJournal(registry, store, clock, successor)
+    journal.record(Epoch(1, 0.5, 0.25, 1.0))
+    journal.keep(b"the successor's", b"the successor's")
+    before = _content(trial(registry, successor)), trained(registry)
+
+    late = TrialJournal(registry, store, clock, zombie)
+    for write in (
+        lambda: late.record(Epoch(1, 0.1, 0.9, 1.0)),
+        lambda: late.keep(b"the zombie's", b"the zombie's"),
+        late.latest,
+        late.best,
+        lambda: leases.renew(zombie),
+        lambda: leases.finish(zombie),
+        lambda: leases.fail(zombie, "too late"),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert (_content(trial(registry, successor)), trained(registry)) == before
+    assert journal.best() == journal.latest() == b"the successor's"
+
+
+def _content(row: Trial) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in Trial.__table__.columns}
+
+
+def test_finished_trial_is_never_leased_again(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    first = taken(leases)
+    trainer(registry)(first)
+    leases.finish(first)
+    clock.forward(100 * LEASE_S)
+    assert taken(leases).trial_id != first.trial_id
+    with pytest.raises(LeaseLost):
+        leases.finish(first)
+    assert trial(registry, first).state == "completed"
+
+
+def test_worker_that_reports_while_its_lease_runs_out_is_not_taken_over(registry: Registry, clock: Clock) -> None:
+    """Reports race take-overs: no trial is lost, none deadlocks, and a finished one is handed to nobody."""
+    leases = search(registry, clock, "run-1", 9, 3)
+    for _ in range(4):
+        held = taken(leases, "slow")
+        trainer(registry)(held)
+        clock.forward(LEASE_S + 1)
+        start = threading.Barrier(3)
+
+        def reports(lease: Lease = held, start: threading.Barrier = start) -> str:
+            start.wait(10)
+            try:
+                leases.finish(lease)
+            except LeaseLost:
+                return "lost"
+            return "finished"
+
+        def takes(owner: str, start: threading.Barrier = start) -> Lease:
+            start.wait(10)
+            return taken(leases, owner)
+
+        with ThreadPoolExecutor(3) as pool:
+            report = pool.submit(reports)
+            others = [pool.submit(takes, owner) for owner in ("a", "b")]
+        successors = [other.result() for other in others]
+        same = [lease for lease in successors if lease.trial_id == held.trial_id]
+        assert len(same) == (report.result() == "lost")
+        for lease in successors:
+            trainer(registry)(lease)
+            leases.finish(lease)
+        assert trial(registry, held).state == "completed"
+
+
+def test_take_over_does_not_wait_for_a_worker_that_is_writing(registry: Registry, clock: Clock) -> None:
+    if registry.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    leases = search(registry, clock)
+    slow = taken(leases, "slow")
+    clock.forward(LEASE_S + 1)
+    with registry.writing() as session:
+        held_trial(session, slow)  # alive after all, in the middle of a write
+        assert taken(leases).trial_id != slow.trial_id
+    leases.renew(slow)
+
+
+def test_kept_lease_is_renewed_while_the_block_runs(registry: Registry, clock: Clock) -> None:
+    search(registry, clock)
+    leases = Leases(registry, "run-1", 3, clock)
+    lease = taken(leases)
+    first_term = trial(registry, lease).lease_expires_at
+    with leases.kept(lease):
+        clock.forward(100)
+        _until(lambda: trial(registry, lease).lease_expires_at > first_term + timedelta(seconds=100))
+        assert taken(leases).trial_id != lease.trial_id
+    assert f"lease-{lease.trial_id}" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_kept_lease_that_is_lost_is_not_taken_back(registry: Registry, clock: Clock) -> None:
+    search(registry, clock)
+    leases = Leases(registry, "run-1", 1, clock)
+    lease = taken(leases, "slow")
+    clock.forward(10)
+    successor = taken(leases, "successor")
+    with leases.kept(lease):
+        time.sleep(0.5)
+    row = trial(registry, successor)
+    assert (row.owner, row.token) == ("successor", successor.token)
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# Failure
+
+
+def test_failed_trial_is_tried_again_then_counts_as_the_worst(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    seen = []
+    for attempt in range(1, ATTEMPTS + 1):
+        lease = taken(leases)
+        seen.append((lease.trial_id, lease.token))
+        assert leases.fail(lease, f"attempt {attempt}") is (attempt < ATTEMPTS)
+    assert seen == [("0000", 1), ("0000", 2), ("0000", 3)]
+    row = trial(registry, lease)
+    assert (row.state, row.score, row.attempts, row.detail) == ("failed", WORST_SCORE, ATTEMPTS, "attempt 3")
+    assert taken(leases).trial_id == "0001"
+
+
+def test_failing_configuration_costs_attempts_and_nothing_else(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    calls: Counter[str] = Counter()
+
+    def train(lease: Lease) -> None:
+        calls[lease.trial_id] += 1
+        if lease.trial_id == "0001":
+            raise FemurError("Expected a finite loss. Received: nan.")
+        trainer(registry)(lease)
+
+    finished = work(leases, "worker", train)
+    found = trials(registry)
+    assert calls["0001"] == ATTEMPTS
+    assert Counter(row.state for row in found) == {"completed": finished, "failed": 1}
+    assert len(found) == _trials_without_failure(registry, clock)
+    assert not [row for row in found if row.parent_id == "0001"]
+
+
+def _trials_without_failure(registry: Registry, clock: Clock) -> int:
+    leases = search(registry, clock, "sound")
+    return work(leases, "worker", trainer(registry))
+
+
+def test_trial_that_left_no_epoch_counts_as_an_attempt(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    with pytest.raises(FemurError, match="at least one epoch"):
+        leases.finish(taken(leases))
+    calls: Counter[str] = Counter()
+
+    def train(lease: Lease) -> None:
+        calls[lease.trial_id] += 1
+        if lease.trial_id != "0001":
+            trainer(registry)(lease)
+
+    clock.forward(LEASE_S + 1)
+    work(leases, "worker", train)
+    assert calls["0001"] == ATTEMPTS
+    assert leases.counts()["failed"] == 1
+
+
+def test_worker_that_fails_after_it_lost_its_trial_goes_on_with_another(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    other = Leases(registry, "run-1", LEASE_S, clock)
+    calls: Counter[str] = Counter()
+
+    def train(lease: Lease) -> None:
+        calls[lease.trial_id] += 1
+        if calls.total() == 1:  # this worker is suspended, another one does its trial meanwhile
+            clock.forward(LEASE_S + 1)
+            stolen = taken(other, "thief")
+            trainer(registry)(stolen)
+            other.finish(stolen)
+            raise FemurError("Expected a finite loss. Received: nan.")
+        trainer(registry)(lease)
+
+    finished = work(leases, "worker", train)
+    assert finished == len(trials(registry)) - 1
+    assert leases.counts() == {"completed": finished + 1}
+
+
+def test_store_that_is_away_ends_the_worker_and_costs_the_trial_nothing(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+
+    def away(lease: Lease) -> None:
+        raise Unreachable("Expected the object store to answer. Received: connection refused.")
+
+    with pytest.raises(Unreachable):
+        work(leases, "worker", away)
+    assert leases.counts() == {"running": 1}
+    clock.forward(LEASE_S + 1)
+    assert work(leases, "next", trainer(registry)) == len(trials(registry))
+    assert leases.counts() == {"completed": len(trials(registry))}
+
+
+def test_bug_in_training_is_not_taken_for_a_bad_configuration(registry: Registry, clock: Clock) -> None:
+    def bug(lease: Lease) -> None:
+        raise ZeroDivisionError
+
+    leases = search(registry, clock)
+    with pytest.raises(ZeroDivisionError):
+        work(leases, "worker", bug)
+    assert leases.counts() == {"running": 1}
+
+
+def test_winner_is_the_best_score_and_the_earliest_of_equals(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    with pytest.raises(FemurError, match="completed trial"):
+        leases.winner()
+    for dice in (0.5, 0.75, 0.75, 0.25):
+        lease = taken(leases)
+        for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
+            write_epoch(registry, lease, epoch, dice)
+        leases.finish(lease)
+    assert (leases.winner().trial_id, leases.winner().score) == ("0001", 0.75)
+
+
+def test_advanced_trial_starts_from_its_parents_best_weights(registry: Registry, clock: Clock) -> None:
+    leases, store = search(registry, clock), MemoryStore()
+    best = {}
+
+    def train(lease: Lease) -> None:
+        journal = TrialJournal(registry, store, clock, lease)
+        row = trial(registry, lease)
+        if row.parent_id:
+            assert journal.latest() == journal.best() == best[row.parent_id]
+            assert lease.from_epoch > 0
+        else:
+            assert journal.latest() is None
+        for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
+            state = f"{lease.trial_id} {epoch}".encode()
+            journal.record(Epoch(epoch, 0.5, dice_of(lease.hyperparameters, epoch), 0.1))
+            journal.keep(state, state)
+            best[lease.trial_id] = state
+            assert journal.latest() == journal.best() == state
+
+    work(leases, "worker", train)
+    found = trials(registry)
+    assert any(row.parent_id for row in found)
+    # what is left in the store: each trial's best epoch, nothing superseded
+    assert {stored.key for stored in store.list("checkpoints/")} == {row.best_key for row in found}
+
+
+def test_journal_keeps_the_last_and_the_best_checkpoint_only(registry: Registry, clock: Clock) -> None:
+    leases, store = search(registry, clock), MemoryStore()
+    journal = TrialJournal(registry, store, clock, taken(leases))
+    journal.keep(b"epoch 1", b"epoch 1")
+    journal.keep(b"epoch 3", b"epoch 2")
+    journal.keep(b"epoch 4", None)
+    assert (journal.latest(), journal.best()) == (b"epoch 4", b"epoch 2")
+    assert len(list(store.list("checkpoints/"))) == 2
+    journal.keep(b"epoch 5", b"epoch 5")
+    assert (journal.latest(), journal.best()) == (b"epoch 5", b"epoch 5")
+    assert len(list(store.list("checkpoints/"))) == 1

@@ -1,0 +1,136 @@
+"""The DAG files as Airflow's processor sees them: parsed, wired, documented, and light."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAGS = Path(__file__).parents[2] / "dags"
+HEAVY = {"tensorflow", "keras", "keras_tuner", "matplotlib", "nibabel", "minio", "scipy"}
+
+PROBE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.db import initdb
+initdb()
+bag = DagBag(sys.argv[1])
+import pendulum
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import DataInterval, TimeRestriction
+now = pendulum.now("UTC")
+slots = {}
+for dag_id in ("ingest_dataset", "retrain"):
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(bag.dags[dag_id])).timetable
+    for ran_last in (None, 0.5, 3, 30):  # days ago
+        last = None if ran_last is None else DataInterval.exact(now.subtract(hours=ran_last * 24))
+        found = timetable.next_dagrun_info(
+            last_automated_data_interval=last, restriction=TimeRestriction(None, None, catchup=False)
+        )
+        slots[f"{dag_id} {ran_last}"] = (found.run_after - now).total_seconds() / 3600
+facts = {
+    dag_id: {
+        "tasks": {
+            task.task_id: {
+                "pool": task.pool, "queue": task.queue, "retries": task.retries, "doc": task.doc_md or "",
+                "timeout": bool(task.execution_timeout or getattr(task, "response_timeout", None)),
+                "downstream": sorted(task.downstream_task_ids), "rule": str(task.trigger_rule),
+            }
+            for task in dag.tasks
+        },
+        "params": {
+            name: {"value": dag.params.get_param(name).value, "schema": dag.params.get_param(name).schema,
+                   "doc": dag.params.get_param(name).description}
+            for name in dag.params
+        },
+        "tags": sorted(dag.tags), "doc": dag.doc_md or "", "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+    }
+    for dag_id, dag in bag.dags.items()
+}
+found = {"dags": facts, "errors": bag.import_errors, "slots": slots, "modules": sorted(sys.modules)}
+print("FACTS" + json.dumps(found, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("airflow")
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
+    environment["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(DAGS.parent / "plugins")
+    done = subprocess.run(  # noqa: S603 - our own interpreter and script
+        [sys.executable, "-c", PROBE, str(DAGS)], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("FACTS"))[5:])
+
+
+def test_every_dag_file_parses(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert set(parsed["dags"]) == {"ingest_dataset", "retrain", "rollback_champion"}
+
+
+def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
+    assert not HEAVY & set(parsed["modules"])
+
+
+def test_unpausing_starts_no_run(parsed: dict[str, Any]) -> None:
+    """Whenever it last ran, the next run lies in the coming 24 hours, or is at most an hour late."""
+    assert len(parsed["slots"]) == 8
+    assert all(-1 <= hours <= 24 for hours in parsed["slots"].values()), parsed["slots"]
+
+
+def test_every_dag_and_task_is_documented_tagged_and_bounded(parsed: dict[str, Any]) -> None:
+    for dag_id, dag in parsed["dags"].items():
+        assert dag["doc"], dag_id
+        assert "femur" in dag["tags"], dag_id
+        assert dag["max_active_runs"] == 1, dag_id
+        assert dag["catchup"] is False, dag_id
+        for task_id, task in dag["tasks"].items():
+            assert task["doc"], f"{dag_id}.{task_id}"
+            assert task["timeout"], f"{dag_id}.{task_id}"
+
+
+@pytest.mark.parametrize("task_id", ["baseline", "unet", "search_worker", "train_winner", "evaluate", "report"])
+def test_training_runs_in_the_gpu_pool_and_queue(parsed: dict[str, Any], task_id: str) -> None:
+    task = parsed["dags"]["retrain"]["tasks"][task_id]
+    assert (task["pool"], task["queue"]) == ("gpu", "gpu")
+    assert task["retries"] >= 1
+
+
+def test_deciding_and_promoting_run_off_the_gpu_queue(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["retrain"]["tasks"]
+    assert {tasks[task_id]["queue"] for task_id in ("open_run", "decide", "promote")} == {"default"}
+
+
+def test_families_run_side_by_side_before_the_evaluation(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["retrain"]["tasks"]
+    assert {"baseline", "unet", "search_worker", "train_winner"} <= set(tasks["open_run"]["downstream"])
+    assert "train_winner" in tasks["search_worker"]["downstream"]
+    for family in ("baseline", "unet", "train_winner"):
+        assert tasks[family]["downstream"] == ["evaluate"]
+
+
+def test_a_report_follows_every_outcome(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["retrain"]["tasks"]
+    assert tasks["report"]["rule"].lower().endswith("all_done")
+    assert "report" in tasks["decide"]["downstream"]
+    assert "report" in tasks["promote"]["downstream"]
+
+
+def test_the_form_is_the_parameter_model(parsed: dict[str, Any]) -> None:
+    from femur_tasks.parameters import RetrainParameters
+
+    params = parsed["dags"]["retrain"]["params"]
+    assert set(params) == set(RetrainParameters.model_fields)
+    assert params["size"]["schema"]["type"] == ["integer", "null"]
+    assert params["families"]["schema"]["examples"] == ["baseline", "unet", "tuned"]
+    for name, field in RetrainParameters.model_fields.items():
+        assert params[name]["value"] == field.get_default()
+        assert params[name]["doc"] == field.description

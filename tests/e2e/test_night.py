@@ -1,0 +1,201 @@
+"""A night's work through the real Airflow, and what people do to it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from femur_tasks.stack.secrets import airflow_password
+from femur_tasks.storage import open_store
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(600)
+TINY = {"size": 32, "budget": "smoke"}
+
+
+def rows(stack: Stack, statement: str) -> list[sqlite3.Row]:
+    """What a person gets from the registry with plain SQL."""
+    database = sqlite3.connect(f"file:{stack.home / 'registry.db'}?mode=ro", uri=True)
+    database.row_factory = sqlite3.Row
+    try:
+        return database.execute(statement).fetchall()
+    finally:
+        database.close()
+
+
+def ingest(stack: Stack, folder: Path, dataset: str) -> dict[str, Any]:
+    conf = {"path": str(folder), "dataset": dataset, "model": dataset, "budget": "smoke", "size": 32}
+    run_id = stack.airflow.trigger("ingest_dataset", conf)
+    return {"run_id": run_id, "state": stack.wait("ingest_dataset", run_id)}
+
+
+def states(stack: Stack, dag_id: str, run_id: str) -> dict[str, str]:
+    return {task["task_id"]: task["state"] for task in stack.airflow.tasks(dag_id, run_id)}
+
+
+def asset_runs(stack: Stack) -> list[str]:
+    return [run["dag_run_id"] for run in stack.airflow.runs("retrain") if run["run_type"] == "asset_triggered"]
+
+
+@pytest.fixture(scope="module")
+def first_night(stack: Stack, cases: Callable[[int], Path]) -> str:
+    """A new dataset version wakes the retrain, which makes the first champion."""
+    assert ingest(stack, cases(25), "night")["state"] == "success"
+    run_id = str(stack.until(lambda: asset_runs(stack), bool)[0])
+    assert stack.wait("retrain", run_id) == "success"
+    return run_id
+
+
+def test_a_new_version_is_trained_judged_and_promoted(stack: Stack, first_night: str) -> None:
+    assert {row["family"] for row in rows(stack, "select family from model_registry where model = 'night'")} == {
+        "baseline", "unet", "tuned"
+    }  # fmt: skip
+    champion = rows(stack, "select * from model_registry where model = 'night' and status = 'champion'")
+    assert len(champion) == 1
+    assert champion[0]["verdict"] == "promote"
+    assert champion[0]["test_cases"] == 5
+    run = rows(stack, f"select * from run where run_id = '{first_night}'")[0]  # noqa: S608
+    assert (run["trigger"], run["state"]) == ("asset", "promoted")
+    assert run["report_key"].startswith("reports/")
+
+
+def test_the_search_went_through_its_whole_allocation(stack: Stack, first_night: str) -> None:
+    trials = rows(stack, f"select * from trial where run_id = '{first_night}'")  # noqa: S608
+    assert Counter(trial["state"] for trial in trials) == {"completed": 6}  # R = 3, factor 3
+    assert sum(trial["to_epoch"] - trial["from_epoch"] for trial in trials) == 11
+    assert all(trial["attempts"] == 1 for trial in trials)
+
+
+def test_ingesting_the_same_again_wakes_nobody(stack: Stack, first_night: str, cases: Callable[[int], Path]) -> None:
+    before = asset_runs(stack)
+    again = ingest(stack, cases(25), "night")
+    assert again["state"] == "success"
+    assert states(stack, "ingest_dataset", again["run_id"])["announce"] == "skipped"
+    assert asset_runs(stack) == before
+
+
+def test_what_was_dropped_under_incoming_is_ingested_once(
+    stack: Stack, first_night: str, cases: Callable[[int], Path], tmp_path: Path
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "march"), "zip", cases(25)))
+    open_store(stack.settings).put_named(archive, "incoming/night/march.zip")
+    for ingests in (["success"], []):
+        run_id = stack.airflow.trigger("ingest_dataset", {"size": 32})
+        assert stack.wait("ingest_dataset", run_id) == "success"
+        tasks = [task for task in stack.airflow.tasks("ingest_dataset", run_id) if task["map_index"] >= 0]
+        assert [task["state"] for task in tasks] == ingests
+    (row,) = rows(stack, "select * from incoming_object")
+    (version,) = rows(stack, "select * from dataset_version where name = 'night'")
+    assert (row["state"], row["digest"]) == ("ingested", version["digest"])
+
+
+def test_a_run_without_news_ends_green_and_says_why(stack: Stack, first_night: str) -> None:
+    run_id = stack.airflow.trigger("retrain", {})
+    assert stack.wait("retrain", run_id) == "success"
+    assert states(stack, "retrain", run_id)["unet"] == "skipped"
+    run = rows(stack, f"select state, detail from run where run_id = '{run_id}'")[0]  # noqa: S608
+    assert run["state"] == "nothing_new"
+    assert "not retrained yet" in run["detail"]
+
+
+def test_a_bad_dataset_turns_the_run_red_and_changes_nothing(stack: Stack, tmp_path: Path) -> None:
+    for folder in ("train/imgs", "train/targets"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "train/imgs/HIP_1.nii.gz").write_bytes(b"no picture")
+    assert ingest(stack, tmp_path, "bad")["state"] == "failed"
+    assert rows(stack, "select * from dataset where name = 'bad'") == []
+
+
+def asked(stack: Stack, seed: int, answer: str) -> str:
+    """A retrain that waits for a person, and the person's answer; returns the run id when it has ended."""
+    conf = {**TINY, "dataset": "night", "model": "night", "families": ["unet"], "seed": seed, "require_approval": True}
+    run_id = stack.airflow.trigger("retrain", conf)
+    stack.until(lambda: states(stack, "retrain", run_id)["approve"], lambda seen: seen == "awaiting_input", 300)
+    time.sleep(3)  # Airflow forgets an answer that comes before its scheduler has seen the task pause
+    path = f"/dags/retrain/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    stack.airflow.ask("PATCH", path, json={"chosen_options": [answer], "params_input": {}})
+    assert stack.wait("retrain", run_id) == "success"
+    return run_id
+
+
+def history(stack: Stack) -> list[sqlite3.Row]:
+    return rows(stack, "select * from champion_history where model = 'night' order by promotion_id")
+
+
+def test_a_person_declines(stack: Stack, first_night: str) -> None:
+    before = history(stack)
+    run_id = asked(stack, 4, "Reject")
+    assert rows(stack, f"select state, detail from run where run_id = '{run_id}'")[0]["state"] == "declined"  # noqa: S608
+    assert [row["version"] for row in history(stack)] == [row["version"] for row in before]
+
+
+def test_a_person_approves_and_another_rolls_back(stack: Stack, first_night: str) -> None:
+    before = history(stack)[-1]
+    run_id = asked(stack, 5, "Approve")
+    assert rows(stack, f"select state from run where run_id = '{run_id}'")[0]["state"] == "promoted"  # noqa: S608
+    promoted = history(stack)[-1]
+    assert (promoted["actor"], promoted["previous_version"]) == ("airflow:admin", before["version"])
+    back = stack.airflow.trigger("rollback_champion", {"model": "night", "reason": "shaft cut off"})
+    assert stack.wait("rollback_champion", back) == "success"
+    newest = history(stack)[-1]
+    assert (newest["kind"], newest["version"], newest["reason"]) == ("rollback", before["version"], "shaft cut off")
+    assert newest["actor"] == "airflow:admin"
+
+
+def test_the_form_triggers_a_retrain(stack: Stack, page: Page, cases: Callable[[int], Path]) -> None:
+    stack.femur("ingest", str(cases(25)), "--name", "form", "--size", "32", "--model", "form", "--budget", "smoke")
+    page.goto(f"{stack.settings.airflow_url}/dags/retrain")
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", airflow_password(stack.home))
+    page.click("button[type=submit]")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.locator("input[name=element_dataset]").fill("form")
+    page.locator("input[name=element_model]").fill("by-hand")
+    for family in ("baseline", "tuned"):
+        page.get_by_label(f"Remove {family}").click()
+    trigger = page.get_by_role("dialog").get_by_role("button", name="Trigger")
+    expect(trigger).to_be_enabled()
+    trigger.click()
+    run = "select * from run where model = 'by-hand'"
+    found = stack.until(lambda: rows(stack, run), bool, 60)[0]
+    assert found["trigger"] == "manual"
+    assert '"families": ["unet"]' in found["parameters"]
+    assert stack.wait("retrain", found["run_id"]) == "success"
+    champion = "select family from model_registry where model = 'by-hand' and status = 'champion'"
+    assert [row["family"] for row in rows(stack, champion)] == ["unet"]
+
+
+def test_a_night_killed_in_the_middle_goes_on(stack: Stack, first_night: str, cases: Callable[[int], Path]) -> None:
+    stack.femur("ingest", str(cases(30)), "--name", "killed", "--size", "32")
+    conf = {**TINY, "dataset": "killed", "model": "killed", "families": ["tuned"]}
+    run_id = stack.airflow.trigger("retrain", conf)
+    done = f"select trial_id from trial where run_id = '{run_id}' and state = 'completed'"  # noqa: S608
+    stack.until(lambda: len(rows(stack, done)), lambda count: count >= 2, 240)
+    killed = stack.processes()
+    for process in killed:
+        with suppress(psutil.AccessDenied):  # what closed its environment lives on as an orphan: `femur up` ends it
+            if process.environ()["FEMUR_HOME"] == str(stack.home):
+                process.kill()
+    finished = {row["trial_id"] for row in rows(stack, done)}
+    epochs = "select trial_id, count(*) as n, max(at) as at from trial_epoch group by trial_id, run_id"
+    before = {(row["trial_id"], row["at"]) for row in rows(stack, epochs)}
+    stack.femur("up")
+    parts = stack.femur("status", "--json").stdout
+    assert parts.count('"healthy": true') == 5
+    assert not [process for process in killed if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert stack.wait("retrain", run_id, 400) == "success"
+    after = {(row["trial_id"], row["at"]) for row in rows(stack, epochs)}
+    assert {pair for pair in before if pair[0] in finished} <= after, "a finished trial was trained again"
+    trials = rows(stack, f"select * from trial where run_id = '{run_id}'")  # noqa: S608
+    assert Counter(trial["state"] for trial in trials) == {"completed": 6}
+    assert rows(stack, f"select outcome from verdict where run_id = '{run_id}'")  # noqa: S608

@@ -1,0 +1,407 @@
+"""Batches, fits and artefacts on networks of 16 x 16: order, early stopping, divergence, and what files may hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from femur_tasks.dataset.shards import Shard
+from femur_tasks.errors import FemurError
+from femur_tasks.training import artefact, checkpoint, networks
+from femur_tasks.training.artefact import Spec
+from femur_tasks.training.fit import Diverged, Plan, fit, hard_dice, probabilities
+from femur_tasks.training.hyperparameters import REFERENCE_UNET, Hyperparameters
+from femur_tasks.training.pipeline import Batches
+from tests.tiny_fit import SIZE, MemoryJournal, batches, model, shard
+
+# The order of the data
+
+
+def order(cases: Batches, seed: int, epoch: int) -> list[int]:
+    """Which cases an epoch brings in which order: each picture's first pixel is its number."""
+    return [int(image[0, 0, 0]) for images, _ in cases.epoch(seed, epoch) for image in np.asarray(images)]
+
+
+def numbered(count: int, size: int = SIZE) -> Shard:
+    images = np.zeros((count, size, size), np.uint8)
+    images[:] = np.arange(count, dtype=np.uint8)[:, None, None]
+    return Shard(tuple(f"case-{i}" for i in range(count)), images, np.zeros_like(images), ())
+
+
+@pytest.fixture
+def ten() -> Batches:
+    return Batches(["only"], lambda _: numbered(10), 10, SIZE, 4)
+
+
+def test_each_epoch_brings_every_case_once_the_last_partial_batch_included(ten: Batches) -> None:
+    for epoch in range(3):
+        assert sorted(order(ten, seed=5, epoch=epoch)) == list(range(10))
+    assert [len(images) for images, _ in ten.epoch(5, 0)] == [4, 4, 2]
+    assert [len(images) for images, _ in ten.in_order()] == [4, 4, 2]
+
+
+def test_order_depends_on_seed_and_epoch(ten: Batches) -> None:
+    orders = {tuple(order(ten, seed, epoch)) for seed in (0, 1, 2**31 - 2) for epoch in (0, 1, 2)}
+    assert len(orders) == 9
+
+
+def test_order_does_not_depend_on_what_was_drawn_or_read_before(ten: Batches) -> None:
+    keras.utils.set_random_seed(1)
+    expected = order(ten, seed=5, epoch=3)
+    keras.random.normal((7,))
+    order(ten, seed=5, epoch=4)
+    assert order(ten, seed=5, epoch=3) == expected
+    keras.utils.set_random_seed(1)
+    fresh = Batches(["only"], lambda _: numbered(10), 10, SIZE, 4)
+    assert order(fresh, seed=5, epoch=3) == expected
+
+
+def test_validation_comes_in_the_order_of_the_shards() -> None:
+    shards = {"a": numbered(3), "b": numbered(2)}
+    cases = Batches(["b", "a"], shards.__getitem__, 5, SIZE, 2)
+    assert [int(image[0, 0, 0]) for images, _ in cases.in_order() for image in np.asarray(images)] == [0, 1, 0, 1, 2]
+
+
+def test_each_shard_is_read_once() -> None:
+    read: Counter[str] = Counter()
+
+    def load_shard(name: str) -> Shard:
+        read[name] += 1
+        return numbered(3)
+
+    cases = Batches(["a", "b"], load_shard, 6, SIZE, 4)
+    for epoch in range(3):
+        order(cases, 0, epoch)
+    list(cases.in_order())
+    assert read == {"a": 1, "b": 1}
+
+
+def test_shards_of_another_size_are_resized_by_area() -> None:
+    images = np.zeros((1, 2 * SIZE, 2 * SIZE), np.uint8)
+    images[0, :2, :2] = [[10, 20], [30, 40]]
+    masks = np.zeros_like(images)
+    masks[0, :2, :2] = [[1, 1], [0, 0]]  # half of a pixel: femur
+    masks[0, 2:4, :2] = [[1, 0], [0, 0]]  # a quarter: none
+    large = Shard(("case",), images, masks, ())
+    ((found, truth),) = Batches(["a"], lambda _: large, 1, SIZE, 4).in_order()
+    found, truth = np.asarray(found), np.asarray(truth)
+    assert (found.shape, found.dtype, truth.shape, truth.dtype) == ((1, SIZE, SIZE, 1), np.uint8) * 2
+    assert found[0, 0, 0, 0] == 25
+    assert [int(pixel) for pixel in truth[0, :2, 0, 0]] == [1, 0]
+    assert truth.sum() == 1
+
+
+# Fits
+
+
+def plan(epochs: int, patience: int | None = None, first_epoch: int = 0) -> Plan:
+    return Plan("test", epochs, patience, seed=3, first_epoch=first_epoch)
+
+
+def test_fit_records_every_epoch_and_ends_with_the_best_ones_weights() -> None:
+    train, val = batches()
+    trained, journal = model(), MemoryJournal()
+    memory = fit(trained, train, val, plan(4), journal)
+    assert [epoch.epoch for epoch in journal.epochs] == [1, 2, 3, 4]
+    dices = [epoch.val_dice for epoch in journal.epochs]
+    assert (memory.epochs, memory.best_dice) == (4, max(dices))
+    assert memory.best_epoch == dices.index(max(dices)) + 1
+    best, remembered = checkpoint.unpack(journal.best() or b"")
+    assert (remembered.epochs, remembered.best_epoch) == (memory.best_epoch, memory.best_epoch)
+    now = checkpoint.state_of(trained)
+    assert now.keys() == best.keys()
+    for name in best:
+        np.testing.assert_array_equal(now[name], best[name])
+    assert float(np.mean(list(hard_dice(trained, val)))) == memory.best_dice
+
+
+class Scripted:
+    """A network's stand-in for what `fit` asks of Keras: each epoch brings the validation Dice that the test says."""
+
+    def __init__(self, dices: list[float], losses: list[float] | None = None) -> None:
+        self._dices = iter(dices)
+        self._losses = iter(losses or [0.5] * len(dices))
+        self.counter = keras.Variable(0.0, name="epochs_seen")
+        self.variables = [self.counter]
+        self.optimizer = self
+        self.dice = 0.0
+
+    def fit(self, data: Any, **_: Any) -> Any:
+        self.counter.assign_add(1.0)
+        self.dice = next(self._dices)
+        history = keras.callbacks.History()
+        history.history = {"loss": [next(self._losses)]}
+        return history
+
+
+class _Nothing(Batches):
+    def __init__(self) -> None: ...
+
+    def epoch(self, seed: int, epoch: int) -> Any:
+        return None
+
+
+@pytest.fixture
+def nothing(monkeypatch: pytest.MonkeyPatch) -> Batches:
+    def told(network: Scripted, _: Batches) -> Iterator[float]:
+        yield network.dice
+
+    monkeypatch.setattr("femur_tasks.training.fit.hard_dice", told)
+    return _Nothing()
+
+
+@pytest.mark.parametrize(
+    ("dices", "patience", "epochs", "best"),
+    [
+        pytest.param([0.5, 0.6, 0.4, 0.3, 0.9, 0.9], 2, 4, 2, id="two epochs without a better one"),
+        pytest.param([0.5, 0.6, 0.6, 0.6, 0.9, 0.9], 2, 4, 2, id="an equal one is no better one"),
+        pytest.param([0.5, 0.6, 0.4, 0.7, 0.6, 0.6], 2, 6, 4, id="a better one in time"),
+        pytest.param([0.9, 0.1, 0.1, 0.1, 0.1, 0.1], None, 6, 1, id="no patience, no early stop"),
+        pytest.param([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 3, 4, 1, id="an empty mask all along"),
+    ],
+)
+def test_early_stopping(nothing: Batches, dices: list[float], patience: int | None, epochs: int, best: int) -> None:
+    network, journal = Scripted(dices), MemoryJournal()
+    memory = fit(network, nothing, nothing, plan(6, patience), journal)
+    assert (memory.epochs, memory.best_epoch, len(journal.epochs)) == (epochs, best, epochs)
+    assert float(network.counter) == best  # the weights of the best epoch
+
+
+@pytest.mark.parametrize("interrupted", [1, 2, 3])
+def test_early_stopping_remembers_across_an_interruption(nothing: Batches, interrupted: int) -> None:
+    dices = [0.5, 0.6, 0.4, 0.3, 0.9, 0.9]
+    journal = MemoryJournal()
+    fit(Scripted(dices[:interrupted]), nothing, nothing, plan(interrupted, 2), journal)
+    memory = fit(Scripted(dices[interrupted:]), nothing, nothing, plan(6, 2), journal)
+    assert (memory.epochs, memory.best_epoch, memory.best_dice) == (4, 2, 0.6)
+    assert [epoch.epoch for epoch in journal.epochs] == [1, 2, 3, 4]
+
+
+def test_fit_that_ended_is_not_trained_again(nothing: Batches) -> None:
+    journal = MemoryJournal()
+    fit(Scripted([0.5, 0.6]), nothing, nothing, plan(2), journal)
+    memory = fit(Scripted([]), nothing, nothing, plan(2), journal)
+    assert (memory.epochs, len(journal.epochs)) == (2, 2)
+
+
+def test_trial_goes_on_from_its_parents_best_epoch_with_the_parents_epochs_done(nothing: Batches) -> None:
+    parent = MemoryJournal()
+    fit(Scripted([0.5, 0.8, 0.6]), nothing, nothing, plan(3), parent)
+    journal = MemoryJournal(inherited=parent.best())
+    network = Scripted([0.7, 0.9])
+    memory = fit(network, nothing, nothing, plan(5, first_epoch=3), journal)
+    assert [epoch.epoch for epoch in journal.epochs] == [4, 5]
+    assert (memory.best_epoch, memory.best_dice) == (5, 0.9)
+    assert float(network.counter) == 4  # 2 epochs to the parent's best, then 2 of its own
+
+
+class Seconds:
+    """A clock for `fit` that stands still unless somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowJournal(MemoryJournal):
+    """Needs ten seconds for a checkpoint."""
+
+    def __init__(self, clock: Seconds) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def keep(self, latest: bytes, best: bytes | None) -> None:
+        self._clock.now += 10
+        super().keep(latest, best)
+
+
+def kept_epochs(journal: MemoryJournal) -> list[int]:
+    return [checkpoint.unpack(state)[1].epochs for state in journal.states]
+
+
+def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Seconds()
+    monkeypatch.setattr("femur_tasks.training.fit.time", clock)
+
+    class FourSecondEpochs(Scripted):
+        def fit(self, data: Any, **told: Any) -> Any:
+            clock.now += 4
+            return super().fit(data, **told)
+
+    dices = [0.1, 0.5, 0.2, 0.3, 0.4, 0.2, 0.2, 0.2]
+    journal = SlowJournal(clock)
+    network = FourSecondEpochs(dices)
+    memory = fit(network, nothing, nothing, plan(8), journal)
+    assert kept_epochs(journal) == [1, 4, 7, 8]  # the first, then when 12 s have gone, and the last
+    assert [epoch.epoch for epoch in journal.epochs] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (memory.best_epoch, float(network.counter)) == (2, 2)  # found between two checkpoints
+    assert checkpoint.unpack(journal.best() or b"")[1].epochs == 2
+
+    killed = SlowJournal(clock)
+    with pytest.raises(StopIteration):  # the script ends after epoch 3: epochs 2 and 3 have rows, no checkpoint
+        fit(FourSecondEpochs(dices[:3]), nothing, nothing, plan(8), killed)
+    assert (kept_epochs(killed), len(killed.epochs)) == ([1], 3)
+    resumed = FourSecondEpochs(dices[1:])
+    again = fit(resumed, nothing, nothing, plan(8), killed)
+    assert again == memory
+    assert [epoch.val_dice for epoch in killed.epochs] == dices
+    assert float(resumed.counter) == 2
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_no_number_diverges_and_leaves_the_epoch_before(nothing: Batches, loss: float) -> None:
+    journal = MemoryJournal()
+    with pytest.raises(Diverged, match="epoch 2 of test"):
+        fit(Scripted([0.5, 0.6], [0.5, loss]), nothing, nothing, plan(2), journal)
+    assert [epoch.epoch for epoch in journal.epochs] == [1]
+    assert journal.latest() == journal.states[0]
+
+
+def test_nan_weights_diverge() -> None:
+    train, val = batches()
+    broken = networks.compiled("dense", SIZE, REFERENCE_UNET, seed=0)
+    broken.weights[-1].assign(np.full(broken.weights[-1].shape, np.nan, np.float32))  # relu would hide it further down
+    with pytest.raises(Diverged):
+        fit(broken, train, val, plan(1), MemoryJournal())
+
+
+def test_plan_of_no_epochs_is_refused(nothing: Batches) -> None:
+    with pytest.raises(FemurError, match="at least one epoch"):
+        fit(Scripted([]), nothing, nothing, plan(0), MemoryJournal())
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "dice"),
+    [
+        pytest.param(0, 0, 1.0, id="both empty"),
+        pytest.param(0, 1, 0.0, id="nothing there"),
+        pytest.param(1, 0, 0.0, id="nothing found"),
+        pytest.param(1, 1, 1.0, id="all of it"),
+    ],
+)
+def test_hard_dice_of_full_and_empty_masks(truth: int, found: int, dice: float) -> None:
+    class Constant:
+        def predict_on_batch(self, images: Any) -> Any:
+            return np.full(np.asarray(images).shape, 0.51 if found else 0.5, np.float32)
+
+    masks = np.full((3, SIZE, SIZE), truth, np.uint8)
+    cases = Batches(["a"], lambda _: Shard(("a", "b", "c"), masks, masks, ()), 3, SIZE, 2)
+    assert list(hard_dice(Constant(), cases)) == [dice] * 3  # one a case, also in the partial batch
+
+
+def test_probabilities_come_in_chunks_as_in_one_go() -> None:
+    trained = model()
+    images = shard(35).images_bhw
+    found = probabilities(trained, images)
+    assert (found.shape, found.dtype) == ((35, SIZE, SIZE), np.float32)
+    np.testing.assert_allclose(found, np.asarray(trained(images[..., None]))[..., 0], atol=1e-6)
+
+
+# Files
+
+
+def test_checkpoint_of_another_network_is_refused() -> None:
+    state, _ = checkpoint.unpack(checkpoint.pack(model(), checkpoint.Memory("test")))
+    other = networks.compiled("dense", SIZE, REFERENCE_UNET, seed=0)
+    with pytest.raises(FemurError, match="variables"):
+        checkpoint.put_back(other, state)
+    name = sorted(state)[0]
+    with pytest.raises(FemurError, match="Expected shape"):
+        checkpoint.put_back(model(), {**state, name: np.zeros((1, 2, 3), np.float32)})
+
+
+@pytest.fixture(scope="module")
+def packed() -> bytes:
+    return artefact.pack(model(), Spec("unet", SIZE, REFERENCE_UNET.as_dict()))
+
+
+def test_artefact_comes_back_as_the_same_network(packed: bytes) -> None:
+    rebuilt, spec = artefact.unpack(packed)
+    assert spec == Spec("unet", SIZE, REFERENCE_UNET.as_dict())
+    images = shard(5).images_bhw
+    np.testing.assert_array_equal(probabilities(rebuilt, images), probabilities(model(), images))
+
+
+def test_artefact_of_the_same_weights_has_the_same_bytes(packed: bytes) -> None:
+    assert artefact.pack(model(), Spec("unet", SIZE, REFERENCE_UNET.as_dict())) == packed
+
+
+def test_artefact_holds_no_optimizer(packed: bytes) -> None:
+    arrays = load(packed)
+    assert sum(array.size for name, array in arrays.items() if name != "spec") == 913_729
+
+
+def changed(packed: bytes, **values: Any) -> bytes:
+    arrays = load(packed)
+    spec = {**json.loads(arrays["spec"].tobytes()), **values}
+    return save({**arrays, "spec": np.frombuffer(json.dumps(spec).encode(), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"PK\x03\x04 a zip, as a .keras file is", id="zip"),
+        pytest.param(b"\x80\x04\x95 a pickle", id="pickle"),
+        pytest.param(save({"weights": np.zeros(3)}), id="safetensors of somebody else"),
+        pytest.param(save({"spec": np.frombuffer(b"\xff\xfe", np.uint8)}), id="spec that is no text"),
+        pytest.param(save({"spec": np.frombuffer(b"[1, 2, 3]", np.uint8)}), id="spec that is a list"),
+        pytest.param(save({"spec": np.frombuffer(b"{}", np.uint8)}), id="spec without fields"),
+    ],
+)
+def test_foreign_file_is_no_artefact(data: bytes) -> None:
+    with pytest.raises(FemurError, match="Expected a model artefact"):
+        artefact.unpack(data)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"architecture": "keras.layers.Lambda"}, id="architecture that is not on the list"),
+        pytest.param({"architecture": ["unet"]}, id="architecture that is no name"),
+        pytest.param({"architecture": "dense"}, id="another architecture's weights"),
+        pytest.param({"size": "16"}, id="size that is no number"),
+        pytest.param({"size": 17}, id="size that does not fit"),
+        pytest.param({"code": "import os"}, id="field too many"),
+    ],
+)
+def test_changed_artefact_is_refused(packed: bytes, values: dict[str, Any]) -> None:
+    with pytest.raises(FemurError, match="Expected"):
+        artefact.unpack(changed(packed, **values))
+
+
+def test_artefact_with_a_weight_missing_or_of_another_shape_is_refused(packed: bytes) -> None:
+    arrays = load(packed)
+    name = sorted(arrays)[0]
+    for broken in (
+        {key: value for key, value in arrays.items() if key != name},
+        {**arrays, name: np.zeros((2, 2), np.float32)},
+        {**arrays, "9999 one more": np.zeros(1, np.float32)},
+    ):
+        with pytest.raises(FemurError, match="other shapes"):
+            artefact.unpack(save(broken))
+
+
+def test_hyperparameters_of_a_file_never_reach_keras(packed: bytes) -> None:
+    """Keras makes objects, of any module, from the names in such a dictionary."""
+    planted = {"module": "builtins", "class_name": "print", "config": {}, "registered_name": None}
+    rebuilt, spec = artefact.unpack(changed(packed, hyperparameters={"initializer": planted, "dropout": "much"}))
+    assert spec.hyperparameters["initializer"] == planted
+    images = shard(1).images_bhw
+    np.testing.assert_array_equal(probabilities(rebuilt, images), probabilities(model(), images))
+
+
+def test_hyperparameters_pass_over_names_that_are_none_of_theirs() -> None:
+    found = Hyperparameters().with_values({"dropout": 0.5, "tuner/epochs": 3, "learning_rate": 1e-4})
+    assert (found.dropout, found.learning_rate) == (0.5, 1e-4)
+    assert Hyperparameters(**found.as_dict()) == found
