@@ -24,8 +24,14 @@ ORPHAN = "orphan"
 
 
 def note_session(home: Path) -> None:
-    """Note number and creation time of the session that this process lives in: its leader is supervisord."""
-    leader = psutil.Process(os.getsid(0))
+    """Note number and creation time of the session that this process lives in: its leader is supervisord.
+
+    A session whose leader is dead, or lives outside this container, is not noted: it could prove nothing.
+    """
+    try:
+        leader = psutil.Process(os.getsid(0))
+    except psutil.NoSuchProcess:
+        return
     part = home / f"session.{os.getpid()}.part"  # the parts of a stack start, and note the same, side by side
     part.write_text(json.dumps({"sid": leader.pid, "created": leader.create_time()}))
     part.replace(home / "session.json")

@@ -17,6 +17,7 @@ import pytest
 from femur_tasks.stack import leftovers
 
 Start = Callable[..., subprocess.Popen[str]]
+Session = Callable[..., tuple[psutil.Process, psutil.Process]]
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
 
@@ -26,10 +27,15 @@ def start() -> Iterator[Start]:
     """Starts a sleeping process with these variables in its environment."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(code: str = SLEEP, **marks: str) -> subprocess.Popen[str]:
+    def run(code: str = SLEEP, *, own_session: bool = False, **marks: str) -> subprocess.Popen[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FEMUR_")}
-        command, env = [sys.executable, "-c", code], clean | marks
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", code],
+            env=clean | marks,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=own_session,
+        )
         assert process.stdout is not None
         process.stdout.readline()
         started.append(process)
@@ -37,6 +43,8 @@ def start() -> Iterator[Start]:
 
     yield run
     for process in started:
+        for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+            child.kill()
         process.kill()
         process.communicate()
 
@@ -118,21 +126,44 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return pids
 
 
-def noted(home: Path, sid: int | None = None, created: float | None = None) -> None:
-    """Notes this test's own session, in which the started processes live, or another one."""
-    leader = psutil.Process(os.getsid(0))
-    note = {"sid": sid or leader.pid, "created": leader.create_time() if created is None else created}
-    (home / "session.json").write_text(json.dumps(note))
+@pytest.fixture
+def session(tmp_path: Path, start: Start, closed: set[int]) -> Session:
+    """Starts a leader that notes its session in `tmp_path`, and in that session a child whose environment is closed."""
+    code = f"""
+import pathlib, subprocess, sys, time
+from femur_tasks.stack import leftovers
+leftovers.note_session(pathlib.Path({str(tmp_path)!r}))
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+time.sleep(60)
+"""
+
+    def run(**marks: str) -> tuple[psutil.Process, psutil.Process]:
+        leader = psutil.Process(start(code, own_session=True, **marks).pid)
+        (child,) = leader.children()
+        closed.add(child.pid)
+        return leader, child
+
+    return run
 
 
-def test_closed_process_of_the_noted_session_is_ended(tmp_path: Path, start: Start, closed: set[int]) -> None:
-    process = start(FEMUR_HOME=str(tmp_path), FEMUR_PART="scheduler")
-    closed.add(process.pid)
+def is_alive(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def renote(home: Path, **changes: Any) -> None:
+    note = json.loads((home / "session.json").read_text())
+    (home / "session.json").write_text(json.dumps(note | changes))
+
+
+def test_closed_process_of_the_noted_session_is_ended(tmp_path: Path, session: Session) -> None:
+    leader, child = session()
+    note = (tmp_path / "session.json").read_text()
+    (tmp_path / "session.json").unlink()
     assert leftovers.find(tmp_path) == {}, "without a note nothing is proven"
-    leftovers.note_session(tmp_path)
-    assert [found.pid for found in leftovers.find(tmp_path, {"store"})[leftovers.ORPHAN]] == [process.pid]
+    (tmp_path / "session.json").write_text(note)
+    assert leftovers.find(tmp_path, {"store"}) == {leftovers.ORPHAN: [child]}
     assert leftovers.end(tmp_path, {"store"}) == 1
-    assert process.wait(5) != 0
+    assert (is_alive(leader), is_alive(child)) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -140,38 +171,28 @@ def test_closed_process_of_the_noted_session_is_ended(tmp_path: Path, start: Sta
     [{"sid": 1}, {"created": 0.0}, {"created": 4e9}],
     ids=["another session", "an earlier boot", "older than its leader"],
 )
-def test_closed_process_without_proof_is_spared(
-    tmp_path: Path, start: Start, closed: set[int], note: dict[str, Any]
-) -> None:
-    foreign = start(FEMUR_HOME=str(tmp_path), FEMUR_PART="scheduler")
-    closed.add(foreign.pid)
-    noted(tmp_path, **note)
+def test_closed_process_without_proof_is_spared(tmp_path: Path, session: Session, note: dict[str, Any]) -> None:
+    _, foreign = session()
+    renote(tmp_path, **note)
     assert leftovers.end(tmp_path) == 0
-    assert foreign.poll() is None
+    assert is_alive(foreign)
 
 
-def test_number_that_belongs_to_another_leader_now_proves_nothing(
-    tmp_path: Path, start: Start, closed: set[int]
-) -> None:
-    foreign = start(FEMUR_HOME=str(tmp_path), FEMUR_PART="scheduler")
-    closed.add(foreign.pid)
-    noted(tmp_path, created=psutil.Process(os.getsid(0)).create_time() - 0.5)
+def test_number_that_belongs_to_another_leader_now_proves_nothing(tmp_path: Path, session: Session) -> None:
+    leader, _ = session()
+    renote(tmp_path, created=leader.create_time() - 0.5)
     assert leftovers.find(tmp_path) == {}
 
 
-def test_closed_process_belongs_to_the_part_of_its_living_parent(
-    tmp_path: Path, start: Start, closed: set[int]
-) -> None:
-    parent = start(
-        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-        "print(child.pid, flush=True); child.wait()",
-        FEMUR_HOME=str(tmp_path),
-        FEMUR_PART="scheduler",
-    )
-    (child,) = psutil.Process(parent.pid).children()
-    closed.add(child.pid)
-    noted(tmp_path)
-    assert {found.pid for found in leftovers.find(tmp_path)["scheduler"]} == {parent.pid, child.pid}
+def test_closed_process_belongs_to_the_part_of_its_living_parent(tmp_path: Path, session: Session) -> None:
+    leader, child = session(FEMUR_HOME=str(tmp_path), FEMUR_PART="scheduler")
+    assert set(leftovers.find(tmp_path)["scheduler"]) == {leader, child}
     assert leftovers.find(tmp_path, {"store"}) == {}
     leftovers.end(tmp_path)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert not is_alive(child)
+
+
+def test_session_led_from_outside_the_container_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getsid", lambda _: 0)  # what the kernel says of a leader that this container cannot see
+    leftovers.note_session(tmp_path)
+    assert not (tmp_path / "session.json").exists()
