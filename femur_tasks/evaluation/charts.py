@@ -6,14 +6,13 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from femur_tasks.evaluation.facts import Comparison, Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from femur_tasks.evaluation.report import Comparison
 
 # matplotlib knows no CSS variables: it draws in these stand-ins, which the page's light and dark colours replace
 _INK, _GRID = "#000001", "#000002"
@@ -40,20 +39,6 @@ _STYLE: Final[dict[Any, Any]] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 _WIDTH_INCH = 9.0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Training loss and validation Dice of one fit or trial configuration, one value an epoch.
-
-    Attributes:
-        group: the family, or the trial's bracket: curves of one group share a colour.
-    """
-
-    group: str
-    epochs: tuple[int, ...]
-    loss: tuple[float, ...]
-    val_dice: tuple[float, ...]
 
 
 def _svg(name: str, alt: str, height_inch: float, draw: Callable[[Figure], None]) -> str:

@@ -13,20 +13,20 @@ from femur_tasks.dataset.problems import Problem
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import FemurError, NotFound
-from femur_tasks.evaluation.charts import Curve
-from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
-from femur_tasks.evaluation.overlays import overlay, png_bytes
-from femur_tasks.evaluation.report import (
+from femur_tasks.evaluation.facts import (
     Candidate,
     Comparison,
+    Curve,
     DatasetFacts,
     RunFacts,
     RunReport,
     Scores,
     TrialFacts,
     WorstCase,
-    render,
 )
+from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
+from femur_tasks.evaluation.overlays import overlay, png_bytes
+from femur_tasks.evaluation.report import render
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.tables import (
     ComparisonManifest,

@@ -16,22 +16,20 @@ import pytest
 
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.errors import NotFound
-from femur_tasks.evaluation.charts import Curve
-from femur_tasks.evaluation.intervals import PAIRED_T, Interval
-from femur_tasks.evaluation.overlays import png_bytes
-from femur_tasks.evaluation.report import (
+from femur_tasks.evaluation.facts import (
     Candidate,
     Comparison,
+    Curve,
     DatasetFacts,
     RunFacts,
     RunReport,
     Scores,
     TrialFacts,
     WorstCase,
-    evidence,
-    headline,
-    render,
 )
+from femur_tasks.evaluation.intervals import PAIRED_T, Interval
+from femur_tasks.evaluation.overlays import png_bytes
+from femur_tasks.evaluation.report import evidence, headline, render
 from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.tables import (
