@@ -44,7 +44,8 @@ class Batches:
             shape = (None, size, size, 1)
             return tf.ensure_shape(images, shape), tf.ensure_shape(masks, shape)
 
-        read_cases = tf.data.Dataset.from_tensor_slices(list(names)).map(shaped).unbatch()
+        plain = tf.autograph.experimental.do_not_convert(shaped)  # a killed process would leave its source in /tmp
+        read_cases = tf.data.Dataset.from_tensor_slices(list(names)).map(plain).unbatch()
         # the length is said aloud: without it Keras takes the end of each epoch for lost data
         self._cached = read_cases.apply(tf.data.experimental.assert_cardinality(cases)).cache()
 
