@@ -58,7 +58,7 @@ def store_part(home: Path, ports: StorePorts, secrets: Secrets) -> Part:
     """SeaweedFS in one process, on loopback; its filer serves without authentication, so nothing else may reach it."""
     weed = Path(sys.executable).with_name("weed")
     if not weed.is_file():
-        raise FemurError(f"Expected the SeaweedFS binary at {weed}. Received: nothing.", "Run `make install`.")
+        raise FemurError(f"Expected the SeaweedFS binary at {weed}. Received: nothing.", "Run `make up`.")
     options = {
         "dir": private_dir(home / "store"),
         "ip": "127.0.0.1",

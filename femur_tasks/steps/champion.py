@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,14 +13,12 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, StaleChampion
 from femur_tasks.registry import gate, promotion
-from femur_tasks.registry.tables import (
-    VerdictReason,
-    VerdictRow,
-)
+from femur_tasks.registry.tables import VerdictReason, VerdictRow
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import compare, evaluate, evidence, label
 from femur_tasks.steps.run import conclude
 
+log = logging.getLogger(__name__)
 ROUNDS = 3
 
 
@@ -99,7 +99,7 @@ def roll_back(context: Context, model: str, version: int | None, actor: str, rea
 def _judge(context: Context, run_id: str) -> int:
     """Gather the evidence, ask the gate, write the verdict with all its reasons in one transaction."""
     comparison = compare(context, run_id)
-    policy = gate.policy_of(yaml.safe_load(context.settings.policy.read_text()))
+    policy = _policy(context.settings.policy)
     with context.registry.writing() as session:
         earlier = session.scalars(
             select(VerdictRow)
@@ -140,6 +140,15 @@ def _judge(context: Context, run_id: str) -> int:
             for position, reason in enumerate(verdict.reasons)
         )
         return row.id
+
+
+def _policy(path: Path) -> gate.Policy | None:
+    """The policy in a file, None where it can't be read: the gate then refuses, and a row says so."""
+    try:
+        return gate.policy_of(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, yaml.YAMLError) as err:
+        log.warning("Expected a policy in %s. Received: %s.", path, err)
+        return None
 
 
 def _sentence(session: Session, verdict: VerdictRow) -> str:

@@ -24,18 +24,22 @@ SHIPPED = (CHECKOUT / "femur_tasks/registry/policy.yaml").read_text()
     [
         pytest.param("", "no_policy", id="empty file"),
         pytest.param("# all rules are gone\n", "no_policy", id="comments alone"),
+        pytest.param(None, "no_policy", id="no file"),
+        pytest.param("name: [\n", "no_policy", id="no YAML"),
+        pytest.param("\udcff", "no_policy", id="no text"),
         pytest.param(SHIPPED.replace("worst_dice_floor: 0.40", ""), "no_rule", id="a rule is missing"),
         pytest.param(SHIPPED.replace("0.80", ".nan"), "no_rule", id="a threshold is NaN"),
         pytest.param(SHIPPED.replace("min_gain: 0.0", "min_gain:"), "no_rule", id="a threshold is empty"),
     ],
 )
 def test_run_under_a_broken_policy_is_refused_with_the_reason_in_a_row(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: str
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, code: str
 ) -> None:
     with context.registry.writing() as session:
         rows.model_version(session, 1, rows.dataset_version(session).digest)
     file = tmp_path / "policy.yaml"
-    file.write_text(text)
+    if text is not None:
+        file.write_text(text, errors="surrogateescape")
     context = replace(context, settings=context.settings.model_copy(update={"policy": file}))
     monkeypatch.setattr(champion, "evaluate", _scores_nothing)
     answer = champion.decide(context, "femur-run-1", "test", approval=False)
