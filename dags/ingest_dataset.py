@@ -29,7 +29,11 @@ def ingest_dataset() -> None:
 
         return [{"path": params["path"]}] if params["path"] else look_for_incoming(open_context())
 
-    @task(doc_md="Validate, convert and publish one source. A refused one is logged with all its problems.")
+    # one after the other, oldest first: the splits of one version are carried into the next
+    @task(
+        max_active_tis_per_dagrun=1,
+        doc_md="Validate, convert and publish one source. A refused one is logged with all its problems.",
+    )
     def ingest_source(source: dict[str, str], params: dict[str, Any]) -> dict[str, Any]:
         from femur_tasks.steps import incoming, ingest
         from femur_tasks.steps.context import open_context
@@ -50,9 +54,9 @@ def ingest_dataset() -> None:
             raise AirflowSkipException("nothing new")
         outlet_events[DATASET_VERSIONS].extra = {"versions": new}
 
-    @task(trigger_rule="all_done", doc_md="Turn the run red when a source was refused: its ingest task says why.")
-    def refusals(results: list[dict[str, Any]] | None) -> None:
-        refused = [result["dataset"] for result in results or [] if result["state"] == "refused"]
+    @task(doc_md="Turn the run red when a source was refused: its ingest task says why.")
+    def refusals(results: list[dict[str, Any]]) -> None:
+        refused = [result["dataset"] for result in results if result["state"] == "refused"]
         if refused:
             raise AirflowFailException(f"refused a version of {', '.join(refused)}: see the log of the ingest task")
 

@@ -21,6 +21,13 @@ from femur_tasks.parameters import RetrainParameters
 from femur_tasks.settings import settings
 
 _ANY = "none_failed_min_one_success"
+_EVIDENCE = """\
+{% set found = ti.xcom_pull('decide') %}
+{{ found['challenger'] }} against {{ found['champion'] or 'no champion yet' }}, verdict {{ found['verdict_id'] }}:
+{% for rule in found['rules'] %}
+- {{ rule }}
+{% endfor %}
+"""
 APPROVE, REJECT = "Approve", "Reject"
 
 
@@ -80,7 +87,7 @@ def retrain() -> None:
         from femur_tasks.steps import champion
         from femur_tasks.steps.context import open_context
 
-        return champion.decide(open_context(), opened["run_id"], actor(dag_run), opened["require_approval"])
+        return champion.decide(open_context(), opened["run_id"], actor(dag_run))
 
     @task.short_circuit(ignore_downstream_trigger_rules=False, doc_md="Go on only where a person is to be asked.")
     def needs_approval(decided: dict[str, Any]) -> bool:
@@ -88,8 +95,8 @@ def retrain() -> None:
 
     approve = HITLOperator(
         task_id="approve",
-        subject="Promote the challenger of verdict {{ ti.xcom_pull('decide')['verdict_id'] }}?",
-        body="{{ ti.xcom_pull('decide')['sentence'] }}",
+        subject="Promote {{ ti.xcom_pull('decide')['challenger'] }}?",
+        body=_EVIDENCE,
         options=[APPROVE, REJECT],
         defaults=REJECT,
         response_timeout=timedelta(hours=12),
@@ -130,7 +137,7 @@ def retrain() -> None:
     asked = needs_approval(decided)
     promoted = promote(decided, approve.output)
     asked >> approve
-    [decided, promoted] >> report()
+    [baseline, unet, winner, decided, promoted] >> report()  # never while something of the run still trains
 
 
 def _only(opened: dict[str, Any], family: str) -> None:

@@ -24,8 +24,7 @@ DEFAULTS: dict[str, Any] = {
     # what is not there or not allowed will not be there in five seconds either
     "retry_policy": ExceptionRetryPolicy(
         rules=[
-            RetryRule(exception=f"femur_tasks.errors.{name}", action=RetryAction.FAIL)
-            for name in ("NotFound", "Rejected")
+            RetryRule(exception="femur_tasks.errors.NotFound", action=RetryAction.FAIL),
         ]
     ),
 }

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 
-from femur_tasks.airflow_client import ENDED, AirflowClient
 from femur_tasks.errors import FemurError
 from femur_tasks.phantom import write_dataset
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import DatasetVersion
 from femur_tasks.settings import Settings
+from femur_tasks.stack.airflow_client import ENDED, AirflowClient
 
 DATASET = MODEL = "demo"
 FIRST_CASES, MORE_CASES = 100, 25
@@ -22,6 +21,7 @@ SIZE = 256
 SEED = 7
 _POLL_S = 1.0
 _PATIENCE_S = 1800
+_EVENT_S = 60.0
 
 Watch = Callable[[str, str, Callable[[], bool]], None]
 """Shows a run (dag id, run id) until the function says that it ended."""
@@ -43,28 +43,39 @@ def make_version(settings: Settings, cases: int, on_case: Callable[[], None]) ->
     return str(folder)
 
 
-def ingest(airflow: AirflowClient, folder: str, watch: Watch) -> datetime:
-    """Ingest through Airflow, as the form would; returns when that run was started."""
-    started = datetime.now(UTC)
+def ingest(airflow: AirflowClient, folder: str, watch: Watch) -> None:
+    """Ingest through Airflow, as the form would."""
     conf = {"path": folder, "dataset": DATASET, "model": MODEL, "budget": "smoke"}
     run_id = airflow.trigger("ingest_dataset", conf)
     _follow(airflow, "ingest_dataset", run_id, watch)
-    return started
 
 
-def await_retrain(airflow: AirflowClient, since: datetime) -> str:
-    """The run of `retrain` that the dataset event started.
+def retrains(airflow: AirflowClient) -> set[str]:
+    """The runs of `retrain` that there are."""
+    return {str(run["dag_run_id"]) for run in airflow.runs("retrain")}
+
+
+def await_retrain(airflow: AirflowClient, before: set[str]) -> str:
+    """The run of `retrain` that the dataset event started, once those of an earlier demo have ended.
+
+    Args:
+        before: the runs that were there before the ingest.
 
     Raises:
-        FemurError: none started within a minute.
+        FemurError: none started within a minute in which no other one ran.
     """
-    for _ in range(60):
-        for run in airflow.runs("retrain"):
-            fresh = datetime.fromisoformat(run["run_after"]) >= since - timedelta(seconds=5)
-            if run["run_type"] == "asset_triggered" and fresh:
-                return str(run["dag_run_id"])
+    waited_s = 0.0
+    while waited_s < _EVENT_S:
+        runs = airflow.runs("retrain")
+        if fresh := [str(run["dag_run_id"]) for run in runs if run["dag_run_id"] not in before]:
+            return fresh[0]
+        if all(run["state"] in ENDED for run in runs):
+            waited_s += _POLL_S
         time.sleep(_POLL_S)
-    raise FemurError("Expected the dataset event to start `retrain`. Received: no run within a minute.")
+    raise FemurError(
+        "Expected the dataset event to start `retrain`. Received: no run within a minute.",
+        "Trigger `retrain` in Airflow, or run `make demo` again.",
+    )
 
 
 def follow_retrain(airflow: AirflowClient, run_id: str, watch: Watch) -> None:

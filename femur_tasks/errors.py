@@ -20,7 +20,7 @@ class FemurError(Exception):
 
 
 class Rejected(FemurError):
-    """A dataset version was refused: its problems are the caller's to show."""
+    """Data or a model was refused: what is wrong with it is the caller's to show."""
 
     exit_code = 2
 

@@ -46,16 +46,23 @@ class _Parameters(BaseModel):
 
 
 class IngestParameters(_Parameters):
-    """What one ingest does."""
+    """What one ingest does; what is left empty is as in the dataset's last version."""
 
     path: str | None = Field(
         None, description="Folder, .zip, .tar.gz or s3://bucket/prefix to ingest. Empty: what waits under incoming/."
     )
     dataset: Name = Field("femur", description="Dataset that the new version belongs to.")
-    femur_label: int = Field(1, ge=1, le=255, description="Class of the femur in the multi-class masks.")
-    size: int = Field(256, ge=32, le=1024, multiple_of=8, description="Edge of the square training picture, px.")
-    model: Name = Field("femur", description="Model that a new version of this dataset retrains.")
-    budget: BudgetName = Field("nightly", description="Budget of the retrain that a new version starts.")
+    femur_label: int | None = Field(
+        None, ge=1, le=255, description="Class of the femur in the multi-class masks. Empty: as before, at first 1."
+    )
+    size: int | None = Field(
+        None, ge=32, le=1024, multiple_of=8,
+        description="Edge of the square training picture, px. Empty: as before, at first 256.",
+    )  # fmt: skip
+    model: Name | None = Field(None, description="Model that a new version retrains. Empty: as before, at first femur.")
+    budget: BudgetName | None = Field(
+        None, description="Budget of the retrain that a new version starts. Empty: as before, at first nightly."
+    )
 
 
 class RetrainParameters(_Parameters):

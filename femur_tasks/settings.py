@@ -24,7 +24,7 @@ def _known_timezone(name: str) -> str:
 class _Home(BaseSettings):
     """Where state lives; read first, because the embedded stack's own settings lie in there."""
 
-    model_config = SettingsConfigDict(env_prefix="FEMUR_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="FEMUR_", env_file=CHECKOUT / ".env", extra="ignore")
 
     home: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
         CHECKOUT / ".femur", description="Folder of all local state: databases, logs, secrets, object store."
@@ -32,7 +32,7 @@ class _Home(BaseSettings):
 
 
 class Settings(_Home):
-    """Every setting, `FEMUR_<NAME>` in the environment or in `.env`.
+    """Every setting, `FEMUR_<NAME>` in the environment or in the checkout's `.env`.
 
     The embedded stack writes its ports and generated credentials to `stack.env` in `home`;
     `.env` goes before it, and the environment before both.
@@ -68,4 +68,4 @@ class Settings(_Home):
 def settings() -> Settings:
     """The effective settings of this process, read once."""
     home = _Home().home
-    return Settings(home=home, _env_file=(home / "stack.env", ".env"))
+    return Settings(home=home, _env_file=(home / "stack.env", CHECKOUT / ".env"))

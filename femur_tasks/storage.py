@@ -279,7 +279,7 @@ def open_store(settings: Settings) -> S3Store:
         )
     # a store that was just started answers 500 until its parts know one another
     again = urllib3.Retry(6, connect=4, backoff_factor=0.3, status_forcelist=(500, 502, 503, 504))
-    http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=30, read=300), retries=again)
+    http = urllib3.PoolManager(maxsize=16, timeout=urllib3.Timeout(connect=30, read=300), retries=again)
     try:
         client = Minio(
             settings.s3_endpoint,

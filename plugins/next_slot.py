@@ -13,10 +13,10 @@ GRACE = timedelta(hours=1)
 
 
 class NextSlotTimetable(CronTriggerTimetable):
-    """A cron whose runs start at their time, or at most an hour late.
+    """A cron whose missed slots stay missed when a DAG is unpaused, but for the last hour's.
 
-    Airflow's own starts the latest missed slot at once when a DAG is unpaused, also without catch-up. The hour
-    is for a scheduler that was down for a moment.
+    Airflow's own starts the latest missed slot at once, also without catch-up. A slot that the scheduler had planned
+    before it was stopped for the night still runs when it comes back: the ledger decides whether there is work.
     """
 
     def next_dagrun_info(

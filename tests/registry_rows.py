@@ -44,6 +44,7 @@ def dataset_version(
         val_cases=1,
         test_cases=1,
         manifest_key="manifests/none",
+        problems=[],
         created_at=at,
     )
     session.add(version)

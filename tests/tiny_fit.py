@@ -37,11 +37,8 @@ class MemoryJournal:
     def epochs(self) -> list[Epoch]:
         return list(self.curve.values())
 
-    def latest(self) -> bytes | None:
-        return self._latest
-
-    def best(self) -> bytes | None:
-        return self._best
+    def kept(self) -> tuple[bytes | None, bytes | None]:
+        return self._latest, self._best
 
     def record(self, epoch: Epoch) -> None:
         self.curve[epoch.epoch] = epoch

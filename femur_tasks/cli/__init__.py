@@ -34,7 +34,7 @@ def femur(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
       femur ingest xrays                    check them, make a dataset version
       femur retrain --budget smoke          train, judge, promote the winner
       femur registry list                   see what came of it
-      femur predict xrays/test --out masks  segment pictures with the champion
+      femur predict xrays/test/imgs --out masks   segment with the champion
 
     Exit codes: 0 done, 1 wrong call or failure, 2 data or model refused,
     3 store or registry silent, 130 stopped by Ctrl-C.

@@ -43,11 +43,11 @@ def demo_data(
 
 def ingest(
     path: Annotated[str, typer.Argument(help="Folder, .zip, .tar.gz or s3://bucket/prefix to ingest.")],
-    name: Annotated[str, typer.Option("--name", help=_FIELDS["dataset"].description)] = "femur",
-    femur_label: Annotated[int, typer.Option(help=_FIELDS["femur_label"].description)] = 1,
-    size: Annotated[int, typer.Option(help=_FIELDS["size"].description)] = 256,
-    model: Annotated[str, typer.Option(help=_FIELDS["model"].description)] = "femur",
-    budget: Annotated[str, typer.Option(metavar="|".join(BUDGETS), help=_FIELDS["budget"].description)] = "nightly",
+    name: Annotated[str, typer.Option("--name", help=_FIELDS["dataset"].description)] = _FIELDS["dataset"].default,
+    femur_label: Annotated[int | None, typer.Option(help=_FIELDS["femur_label"].description)] = None,
+    size: Annotated[int | None, typer.Option(help=_FIELDS["size"].description)] = None,
+    model: Annotated[str | None, typer.Option(help=_FIELDS["model"].description)] = None,
+    budget: Annotated[str | None, typer.Option(metavar="|".join(BUDGETS), help=_FIELDS["budget"].description)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ingest a dataset version. Exits with 2 and a table of all problems when it is refused.

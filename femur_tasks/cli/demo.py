@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from femur_tasks.cli.show import bar, err, out, progress_table, show_run
+from femur_tasks.cli.show import bar, err, masked, out, progress_table, show_run
 from femur_tasks.cli.stack import up, where_to_look
 
 if TYPE_CHECKING:
-    from femur_tasks.airflow_client import AirflowClient
     from femur_tasks.registry.database import Registry
+    from femur_tasks.stack.airflow_client import AirflowClient
 
 _STYLES = {"success": "green", "running": "cyan", "failed": "bold red", "up_for_retry": "yellow", "skipped": "dim"}
 
@@ -28,9 +28,9 @@ def demo() -> None:
     with a champion. Each later time one more night.
     """
     from femur_tasks import demo as nights
-    from femur_tasks.airflow_client import connect
     from femur_tasks.registry.database import Registry
     from femur_tasks.settings import settings
+    from femur_tasks.stack.airflow_client import connect
 
     started = time.monotonic()
     up(store_only=False)
@@ -45,8 +45,9 @@ def demo() -> None:
         with bar(f"drawing {cases} radiographs") as advance:
             folder = nights.make_version(chosen, cases, on_case=lambda: advance(1, cases))
         out.rule(f"{cases} cases into {nights.DATASET}")
-        since = nights.ingest(airflow, folder, watch)
-        run_id = nights.await_retrain(airflow, since)
+        before = nights.retrains(airflow)
+        nights.ingest(airflow, folder, watch)
+        run_id = nights.await_retrain(airflow, before)
         out.print("the dataset event started the retrain")
         nights.follow_retrain(airflow, run_id, watch)
         show_run(registry, run_id)
@@ -55,7 +56,7 @@ def demo() -> None:
         one_night(cases)
     out.rule("where to look")
     where_to_look(chosen)
-    database = chosen.database_url.removeprefix("sqlite:///")
+    database = masked(chosen.database_url).removeprefix("sqlite:///")
     out.print(f"Registry: {database}, ask it for the view model_registry", highlight=False, soft_wrap=True)
     out.print("More: femur registry history, femur predict --help, make status, make down", highlight=False)
     err.print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")

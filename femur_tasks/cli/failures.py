@@ -18,7 +18,10 @@ _MISUSED = 2  # typer's code for a wrong call; with 2 we say refused
 _STOPPED = 130  # typer's code for Ctrl-C
 
 
-_OPTIONS = {("IngestParameters", "dataset"): "--name"}  # those that are not called as their parameter
+_OPTIONS = {
+    ("IngestParameters", "dataset"): "--name",
+    ("RollbackParameters", "version"): "--to",
+}  # those that are not called as their parameter
 
 
 class Stopped(FemurError):

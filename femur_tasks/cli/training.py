@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from femur_tasks.cli.failures import Stopped
 from femur_tasks.cli.show import AsJson, bar, err, print_json, print_table, show_run, watching
-from femur_tasks.errors import Rejected
-from femur_tasks.parameters import BUDGETS, RetrainParameters
+from femur_tasks.errors import FemurError, Rejected
+from femur_tasks.parameters import BUDGETS, RetrainParameters, RollbackParameters
 
-_FIELDS = RetrainParameters.model_fields
+if TYPE_CHECKING:
+    from femur_tasks.steps.context import Context
+
+_FAMILIES = ",".join(RetrainParameters().families)
+_FIELDS, _ROLLBACK = RetrainParameters.model_fields, RollbackParameters.model_fields
 
 
 def retrain(
     dataset: Annotated[str | None, typer.Option(metavar="NAME[@DIGEST]", help=_FIELDS["dataset"].description)] = None,
     model: Annotated[str | None, typer.Option(help=_FIELDS["model"].description)] = None,
-    families: Annotated[str, typer.Option(help=_FIELDS["families"].description)] = "baseline,unet,tuned",
+    families: Annotated[str, typer.Option(help=_FIELDS["families"].description)] = ",".join(
+        _FIELDS["families"].default
+    ),
     budget: Annotated[str | None, typer.Option(metavar="|".join(BUDGETS), help=_FIELDS["budget"].description)] = None,
     size: Annotated[int | None, typer.Option(help=_FIELDS["size"].description)] = None,
-    seed: Annotated[int, typer.Option(help=_FIELDS["seed"].description)] = 0,
+    seed: Annotated[int, typer.Option(help=_FIELDS["seed"].description)] = _FIELDS["seed"].default,
     force: Annotated[bool, typer.Option("--force", help=_FIELDS["force"].description)] = False,
+    require_approval: Annotated[
+        bool, typer.Option("--require-approval", help=_FIELDS["require_approval"].description)
+    ] = False,
     run_id: Annotated[str, typer.Option(help="Go on with this run, or name a new one.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -50,6 +60,7 @@ def retrain(
             "size": size,
             "seed": seed,
             "force": force,
+            "require_approval": require_approval,
         }
     )
     # after the check: these take seconds to load
@@ -58,9 +69,9 @@ def retrain(
 
     context = open_context()
     run_id = run_id or f"cli__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
-    with _resumable(run_id):
-        opened = run.open_run(context, run_id, "cli", parameters)
-        err.print(f"run {run_id}: {opened['why']}")
+    opened = run.open_run(context, run_id, "cli", parameters)
+    err.print(f"run {run_id}: {opened['why']}")
+    with _resumable(context, run_id):
         if opened["news"]:
             with watching(context.registry, run_id):
                 for family in opened["families"]:
@@ -69,7 +80,9 @@ def retrain(
                         train.train_winner(context, run_id)
                     else:
                         train.train_family(context, run_id, family)
-                champion.decide(context, run_id, _actor(), approval=False)
+                decided = champion.decide(context, run_id, _actor())
+            if decided["state"] == "awaits_approval":
+                champion.settle_approval(context, decided["verdict_id"], _approved(decided, run_id), _actor())
         outcome = close.close_run(context, run_id)
     if as_json:
         with context.registry.reading() as session:
@@ -84,9 +97,9 @@ def retrain(
 
 
 def rollback(
-    reason: Annotated[str, typer.Option(help="Why; it goes into the log.")],
-    model: Annotated[str, typer.Option(help="Model whose champion steps back.")] = "femur",
-    to: Annotated[int | None, typer.Option(help="Version to return to. Default: the champion before.")] = None,
+    reason: Annotated[str, typer.Option(help=_ROLLBACK["reason"].description)],
+    model: Annotated[str, typer.Option(help=_ROLLBACK["model"].description)] = _ROLLBACK["model"].default,
+    to: Annotated[int | None, typer.Option(help=_ROLLBACK["version"].description)] = None,
 ) -> None:
     """Give the former champion its place back.
 
@@ -97,10 +110,11 @@ def rollback(
       femur rollback --reason "overlays of 3 July look wrong"
       femur rollback --to 4 --reason "back to what was reviewed"
     """
+    asked = RollbackParameters.model_validate({"model": model, "version": to, "reason": reason})
     from femur_tasks.steps import champion
     from femur_tasks.steps.context import open_context
 
-    moved = champion.roll_back(open_context(), model, to, _actor(), reason)
+    moved = champion.roll_back(open_context(), asked.model, asked.version, _actor(), asked.reason)
     err.print(f"champion is {moved['champion']} again, before {moved['before']}")
 
 
@@ -143,11 +157,34 @@ def predict(
 
 
 @contextmanager
-def _resumable(run_id: str) -> Iterator[None]:
+def _resumable(context: Context, run_id: str) -> Iterator[None]:
+    """A run that is stopped stays open, one that fails is closed as failed; either way it says how to go on."""
+    from femur_tasks.steps.close import close_run
+
+    again = f"Go on with `femur retrain --run-id {run_id}`."
     try:
         yield
-    except KeyboardInterrupt as err:
-        raise Stopped("stopped", f"Go on with `femur retrain --run-id {run_id}`.") from err
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        raise Stopped("stopped", again) from stopped
+    except Stopped:
+        raise
+    except Exception:
+        with suppress(FemurError):
+            close_run(context, run_id)
+        err.print(again)
+        raise
+
+
+def _approved(decided: dict[str, Any], run_id: str) -> bool:
+    """Ask whoever sits at the terminal."""
+    if not sys.stdin.isatty():
+        raise Stopped(
+            f"Expected a person to approve {decided['challenger']}. Received: no terminal to ask at.",
+            f"Answer there with `femur retrain --run-id {run_id}`.",
+        )
+    for rule in decided["rules"]:
+        err.print(f"- {rule}", markup=False, highlight=False)
+    return typer.confirm(f"Promote {decided['challenger']}?", err=True)
 
 
 def _actor() -> str:

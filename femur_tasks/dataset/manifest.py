@@ -39,7 +39,7 @@ class Manifest:
     def digest(self) -> str:
         """sha256 over dataset, size and the cases' content in the order of their ids; shards and files left out."""
         identity = [
-            [case.case_id, case.patient, case.split, case.image_sha256, case.mask_sha256]
+            [case.case_id, case.patient, case.split, case.image_sha256, case.mask_sha256, case.spacing_mm]
             for case in sorted(self.cases, key=lambda case: case.case_id)
         ]
         return canonical_digest({"dataset": self.dataset, "size": self.size, "cases": identity})

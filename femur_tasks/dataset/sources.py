@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import tarfile
@@ -13,11 +14,13 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO, Self
 
-from femur_tasks.errors import NotFound, Rejected
+from femur_tasks.errors import FemurError, NotFound, Rejected
 
 MAX_MEMBERS = 400_000
 MAX_BYTES = 64 << 30
 _BLOCK = 1 << 20
+_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE}  # no fault of the archive's
+_MAKE_ROOM = "Make room where TMPDIR points, then try again."
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -36,6 +39,7 @@ def opened(path: Path) -> Iterator[Path]:
 
     Raises:
         NotFound: nothing is at `path`.
+        FemurError: the disk is full or broken.
         Rejected: it is no folder and no archive, or an archive that would write outside its folder, holds links
             or devices, or expands past the limits.
     """
@@ -54,6 +58,8 @@ def opened(path: Path) -> Iterator[Path]:
             else:
                 raise Rejected(f"Expected a folder, .zip or .tar.gz. Received: {path.name}.")
         except _BROKEN as err:
+            if isinstance(err, OSError) and err.errno in _OURS:
+                raise FemurError(f"Expected to unpack {path.name}. Received: {err.strerror}.", _MAKE_ROOM) from err
             raise Rejected(f"Expected a whole archive. Received: {path.name}, which is broken: {err}.") from err
         yield target
 
@@ -84,12 +90,12 @@ class _Budget:
         with path.open("wb") as file:
             while block := member.read(_BLOCK):
                 self._bytes += len(block)
-                free = shutil.disk_usage(path.parent).free
-                if self._bytes > MAX_BYTES or len(block) > free:
+                if self._bytes > MAX_BYTES:
                     raise Rejected(
-                        f"Expected at most {MAX_BYTES >> 30} GiB unpacked, and room for them on the disk. "
-                        f"Received: more in {self._archive}."
+                        f"Expected at most {MAX_BYTES >> 30} GiB unpacked. Received: more in {self._archive}."
                     )
+                if len(block) > shutil.disk_usage(path.parent).free:
+                    raise FemurError(f"Expected room on the disk for {self._archive}. Received: none left.", _MAKE_ROOM)
                 file.write(block)
 
 

@@ -7,7 +7,7 @@ Anatomical right is on the left of the picture, as it is read.
 """
 
 from femur_tasks.phantom.case import PhantomCase, make_case
-from femur_tasks.phantom.dataset import DESCRIPTION, write_dataset
+from femur_tasks.phantom.dataset import write_dataset
 from femur_tasks.phantom.labels import LABELS
 
-__all__ = ["DESCRIPTION", "LABELS", "PhantomCase", "make_case", "write_dataset"]
+__all__ = ["LABELS", "PhantomCase", "make_case", "write_dataset"]

@@ -36,8 +36,8 @@ def _write_case(index: int, out: Path, seed: int, size: int) -> None:
         path.write_bytes(_nifti_gz(picture, case.spacing_mm))
 
 
-def _finished(write: Callable[[int], None], cases: int) -> Iterator[None]:
-    workers = min(max(2, os.cpu_count() or 1), cases // 4)
+def _finished(write: Callable[[int], None], cases: int, workers: int | None) -> Iterator[None]:
+    workers = min(workers or max(2, os.cpu_count() or 1), cases // 4)
     # a daemonic process (a task runner's) may have no children
     if workers < 2 or multiprocessing.current_process().daemon:
         yield from map(write, range(cases))
@@ -47,7 +47,14 @@ def _finished(write: Callable[[int], None], cases: int) -> Iterator[None]:
         yield from pool.map(write, range(cases), chunksize=max(1, min(8, cases // (4 * workers))))
 
 
-def write_dataset(out: Path, cases: int, seed: int, size: int = 512, on_case: Callable[[], None] | None = None) -> None:
+def write_dataset(
+    out: Path,
+    cases: int,
+    seed: int,
+    size: int = 512,
+    on_case: Callable[[], None] | None = None,
+    workers: int | None = None,
+) -> None:
     """Write `{train,valid,test}/{imgs,targets}/SYN_0000.nii.gz` under `out`, in the layout of the reference data.
 
     A dataset of more cases with the same seed and size contains the smaller one byte for byte.
@@ -56,6 +63,7 @@ def write_dataset(out: Path, cases: int, seed: int, size: int = 512, on_case: Ca
         out: made when missing; files of the same names are replaced.
         cases: 1 or more; 60 / 20 / 20 % for multiples of five.
         on_case: called in this process after each case written.
+        workers: processes; None: one a core.
 
     Raises:
         FemurError: an argument is out of range.
@@ -65,6 +73,6 @@ def write_dataset(out: Path, cases: int, seed: int, size: int = 512, on_case: Ca
     for split in ("train", "valid", "test"):
         for folder in ("imgs", "targets"):
             (out / split / folder).mkdir(parents=True, exist_ok=True)
-    for _ in _finished(partial(_write_case, out=out, seed=seed, size=size), cases):
+    for _ in _finished(partial(_write_case, out=out, seed=seed, size=size), cases, workers):
         if on_case is not None:
             on_case()

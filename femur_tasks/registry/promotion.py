@@ -85,9 +85,8 @@ def _move(
     verdict_id: int | None,
 ) -> Promotion:
     stale = StaleChampion(
-        f"Expected champion id {expected_id} of model {target.name}, as when the verdict was made. "
-        "Received: another one since.",
-        "Evaluate and judge again.",
+        f"Expected champion id {expected_id} of model {target.name}. Received: another one since.",
+        "Look at `femur registry champion`, then try again.",
     )
     if expected_id is None:
         if session.get(Champion, target.name):

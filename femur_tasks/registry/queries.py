@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,6 @@ from femur_tasks.registry.tables import (
     Fit,
     FitEpoch,
     ModelVersion,
-    Run,
     Trial,
     TrialEpoch,
     VerdictReason,
@@ -79,11 +79,20 @@ def model_version(session: Session, name: str) -> Row:
     }
 
 
-def reasons(session: Session, verdict_id: int) -> list[Row]:
+def newest_verdict(session: Session, run_id: str) -> VerdictRow | None:
+    """What the gate said last in a run, None before it was asked."""
+    return session.scalars(select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())).first()
+
+
+def reasons_of(session: Session, verdict_id: int) -> Sequence[VerdictReason]:
     """The rules of a verdict in order."""
-    rows = session.scalars(
+    return session.scalars(
         select(VerdictReason).where(VerdictReason.verdict_id == verdict_id).order_by(VerdictReason.position)
-    )
+    ).all()
+
+
+def reasons(session: Session, verdict_id: int) -> list[Row]:
+    """The same as plain rows."""
     return [
         {
             "code": row.code,
@@ -92,7 +101,7 @@ def reasons(session: Session, verdict_id: int) -> list[Row]:
             "threshold": row.threshold,
             "sentence": row.sentence,
         }
-        for row in rows
+        for row in reasons_of(session, verdict_id)
     ]
 
 
@@ -125,23 +134,6 @@ def progress(session: Session, run_id: str) -> list[Row]:
             {"what": "search", "epochs": len(dice), "best": max(dice, default=None), "trials": (ended, len(trials))}
         )
     return rows
-
-
-def runs(session: Session, limit: int = 20) -> list[Row]:
-    """The newest runs with their outcomes."""
-    found = session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))
-    return [
-        {
-            "run_id": run.run_id,
-            "model": run.model,
-            "trigger": run.trigger,
-            "state": run.state,
-            "detail": run.detail,
-            "started_at": run.started_at,
-            "finished_at": run.finished_at,
-        }
-        for run in found
-    ]
 
 
 def _view(session: Session, view: str, model: str | None, order: str) -> list[Row]:

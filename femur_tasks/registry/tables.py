@@ -75,6 +75,7 @@ class DatasetVersion(Base):
     val_cases: Mapped[int]
     test_cases: Mapped[int]
     manifest_key: Mapped[str]
+    problems: Mapped[list[Any]]
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -226,6 +227,11 @@ class ModelVersion(Base):
         UniqueConstraint("name", "version", name="uq_model_version_name_version"),
         UniqueConstraint("run_id", "family", name="uq_model_version_run_family"),
     )
+
+    @property
+    def label(self) -> str:
+        """How people call it: NAME:VERSION."""
+        return f"{self.name}:{self.version}"
 
 
 class ComparisonManifest(Base):

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from femur_tasks.dataset.nifti import Array, Unreadable, like_input, read_file
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
-from femur_tasks.dataset.validation import problems_of_image
+from femur_tasks.dataset.validation import as_uint8, problems_of_image
 from femur_tasks.errors import DigestMismatch, NotFound
 from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.registry.database import Registry
@@ -113,7 +111,7 @@ def _predict_one(path: Path, stem: Path, probability: Callable[[Array], Array]) 
     problems = problems_of_image(path.name, picture.pixels_hw)
     if problems:
         return Predicted(str(path), None, None, 0, f"{problems[0].code}: {problems[0].found}")
-    grey = np.ascontiguousarray(np.rint(picture.pixels_hw).astype(np.uint8))
+    grey = as_uint8(picture.pixels_hw)
     mask = enlarge_probability(probability(grey), *grey.shape) > 0.5
     mask_file, overlay_file = Path(f"{stem}_mask.nii.gz"), Path(f"{stem}_overlay.png")
     mask_file.write_bytes(like_input(mask, raw))

@@ -7,10 +7,9 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-import httpx
-
 from femur_tasks.errors import FemurError
 from femur_tasks.settings import Settings
+from femur_tasks.stack.airflow_client import AirflowClient
 from femur_tasks.stack.files import write_private
 from femur_tasks.stack.parts import airflow_argv, airflow_env, base_env
 from femur_tasks.stack.secrets import ADMIN, Secrets, airflow_password
@@ -54,17 +53,9 @@ def set_pool(home: Path, port: int, slots: int) -> None:
         FemurError: Airflow refused.
     """
     pool = {"name": POOL, "slots": slots, "description": "Training tasks side by side", "include_deferred": False}
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as api:
-            login = api.post("/auth/token", json={"username": ADMIN, "password": airflow_password(home)})
-            token = login.raise_for_status().json()["access_token"]
-            api.headers["Authorization"] = f"Bearer {token}"
-            there = api.get(f"/api/v2/pools/{POOL}")
-            if there.status_code == httpx.codes.NOT_FOUND:
-                api.post("/api/v2/pools", json=pool).raise_for_status()
-            elif there.raise_for_status().json()["slots"] != slots:
-                api.patch(f"/api/v2/pools/{POOL}", json=pool).raise_for_status()
-    except httpx.HTTPError as err:
-        raise FemurError(
-            f"Expected Airflow to set the pool {POOL}. Received: {err}.", f"Read {home / 'logs' / 'api-server.log'}."
-        ) from err
+    airflow = AirflowClient(f"http://127.0.0.1:{port}", ADMIN, airflow_password(home))
+    there = {found["name"]: found["slots"] for found in airflow.ask("GET", "/pools")["pools"]}
+    if POOL not in there:
+        airflow.ask("POST", "/pools", json=pool)
+    elif there[POOL] != slots:
+        airflow.ask("PATCH", f"/pools/{POOL}", json=pool)

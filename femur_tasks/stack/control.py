@@ -1,4 +1,4 @@
-"""The embedded stack as a whole: up, down, restart."""
+"""The embedded stack as a whole: up and down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from femur_tasks.stack.secrets import Secrets, remember_password, remember_secre
 from femur_tasks.stack.status import PartStatus, Progress, await_healthy, status
 from femur_tasks.stack.supervision import Supervisor
 
-__all__ = ["PartStatus", "down", "restart", "status", "up"]
+__all__ = ["PartStatus", "down", "status", "up"]
 
 
 def up(
@@ -42,6 +42,8 @@ def up(
     Raises:
         FemurError: an unknown part, or a part that does not become healthy.
     """
+    from femur_tasks.registry.database import migrate
+
     wanted = _checked(only)
     say = on_progress or (lambda _: None)
     home = private_dir(settings.home)
@@ -49,42 +51,43 @@ def up(
         supervisor = supervision.connect(home)
         if supervisor is None and (ended := leftovers.end(home)):
             say(f"ended {ended} processes that an earlier supervisord left behind")
+        say("bringing the registry to its newest schema")
+        migrate(settings.database_url)
         if supervisor is not None and all(part.healthy for part in status(settings) if part.name in wanted):
             say("everything runs and is healthy")
-            return status(settings)
-        seen = supervisor.parts() if supervisor else {}
-        running = {name for name, part in seen.items() if part.has_process}
-        ports, moved = remember_ports(home, running)
-        secrets = remember_secrets(home)
-        _write_state(settings, ports, secrets)
-        if supervisor is None:
-            supervisor = supervision.start(home)
-        elif moved:  # the others were told the old addresses
-            say("a remembered port was taken: choosing another and restarting")
-            for name in running:
-                supervisor.stop(name)
-            wanted = [name for name in NAMES if name in running or name in wanted]
-        _start(settings, supervisor, wanted, ports, secrets, say)
-        await_healthy(settings, wanted, wait_s, say)
-        if "api-server" in wanted:
+        else:
+            wanted = _bring_up(settings, supervisor, wanted, say)
+            await_healthy(settings, wanted, wait_s, say)
+        # also where everything runs: an earlier `up` may have died before this
+        if "api-server" in wanted and (ports := known_ports(home)):
             airflow_setup.set_pool(home, ports.airflow, settings.gpu_slots)
         return status(settings)
 
 
-def restart(settings: Settings, name: str, wait_s: float = 120) -> None:
-    """Stop one part, start it again and wait until it is healthy. Restarting the scheduler ends running tasks.
-
-    Raises:
-        FemurError: the part is unknown, the stack is down, or the part does not become healthy.
-    """
-    wanted = _checked([name])
-    with _alone(private_dir(settings.home), wait_s):
-        supervisor = supervision.connect(settings.home)
-        if supervisor is None:
-            raise FemurError("Expected a running stack. Received: no supervisord that answers.", "Run `femur up`.")
-        supervisor.stop(name)
+def _bring_up(settings: Settings, supervisor: Supervisor | None, wanted: list[str], say: Progress) -> list[str]:
+    """Start what is wanted and down; returns what is wanted now, which includes what had to be restarted."""
+    home = settings.home
+    seen = supervisor.parts() if supervisor else {}
+    running = {name for name, part in seen.items() if part.has_process}
+    ports, moved = remember_ports(home, running)
+    secrets = remember_secrets(home)
+    _write_state(settings, ports, secrets)
+    if supervisor is None:
+        supervisor = supervision.start(home)
+    elif moved:  # the others were told the old addresses
+        say("a remembered port was taken: choosing another and restarting")
+        for name in running:
+            supervisor.stop(name)
+        wanted = [name for name in NAMES if name in running or name in wanted]
+    if STORE in wanted:
+        supervisor.start(STORE)
+    airflow_wanted = [name for name in wanted if name in AIRFLOW]
+    if airflow_wanted:
+        say("bringing Airflow's database to its newest schema")
+        airflow_setup.migrate(settings, ports.airflow, secrets)
+    for name in airflow_wanted:
         supervisor.start(name)
-        await_healthy(settings, wanted, wait_s, lambda _: None)
+    return wanted
 
 
 def down(settings: Settings, wait_s: float = 40) -> None:
@@ -163,23 +166,6 @@ def _write_state(settings: Settings, ports: Ports, secrets: Secrets) -> None:
         "FEMUR_AIRFLOW_URL": f"http://127.0.0.1:{ports.airflow}",
     }
     write_private(home / "stack.env", "".join(f"{name}={value}\n" for name, value in env.items()))
-
-
-def _start(
-    settings: Settings, supervisor: Supervisor, wanted: list[str], ports: Ports, secrets: Secrets, say: Progress
-) -> None:
-    from femur_tasks.registry.database import migrate
-
-    if STORE in wanted:
-        supervisor.start(STORE)
-    say("bringing the registry to its newest schema")
-    migrate(settings.database_url)
-    airflow_wanted = [name for name in wanted if name in AIRFLOW]
-    if airflow_wanted:
-        say("bringing Airflow's database to its newest schema")
-        airflow_setup.migrate(settings, ports.airflow, secrets)
-    for name in airflow_wanted:
-        supervisor.start(name)
 
 
 def _gone(home: Path, wait_s: float) -> None:

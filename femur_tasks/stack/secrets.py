@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 from pathlib import Path
 
+from cryptography.fernet import Fernet
 from pydantic import BaseModel, Field
 
 from femur_tasks.errors import NotFound
@@ -24,7 +24,7 @@ class Secrets(BaseModel):
     s3_secret_key: str = Field(default_factory=lambda: secrets.token_urlsafe(32))
     jwt_secret: str = Field(default_factory=_token)
     api_secret_key: str = Field(default_factory=_token)
-    fernet_key: str = Field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    fernet_key: str = Field(default_factory=lambda: Fernet.generate_key().decode())
 
 
 def remember_secrets(home: Path) -> Secrets:

@@ -13,45 +13,50 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, StaleChampion
 from femur_tasks.registry import gate, promotion
+from femur_tasks.registry.queries import newest_verdict, reasons_of
 from femur_tasks.registry.tables import VerdictReason, VerdictRow
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import compare, evaluate, evidence, label
-from femur_tasks.steps.run import conclude
+from femur_tasks.steps.run import CONCLUDED, conclude, run_facts
 
 log = logging.getLogger(__name__)
 ROUNDS = 3
 
 
-def decide(context: Context, run_id: str, actor: str, approval: bool) -> dict[str, Any]:
+def decide(context: Context, run_id: str, actor: str) -> dict[str, Any]:
     """Evaluate, judge and promote; when the champion moved meanwhile all three are done again, at most 3 times.
 
-    With `approval` a verdict that promotes is left for a person: `settle_approval` acts on the answer.
+    A run that asks for approval leaves a verdict that promotes to a person: `settle_approval` acts on the answer.
+    A run that has its outcome keeps it.
 
     Returns:
-        verdict_id, sentence, and state: promoted, refused, awaits_approval or stale_champion.
+        verdict_id, challenger, champion (empty before the first), sentence, rules in words, and state: promoted,
+        refused, awaits_approval, declined or stale_champion.
     """
+    with context.registry.reading() as session:
+        run, parameters, _ = run_facts(session, run_id)
+        if run.state in CONCLUDED and (verdict := newest_verdict(session, run_id)):
+            return {**_told(session, verdict), "state": run.state}
     for _ in range(ROUNDS):
         evaluate(context, run_id)
-        verdict_id = _judge(context, run_id)
+        verdict_id, outcome = _judge(context, run_id)
         with context.registry.reading() as session:
-            row = session.get_one(VerdictRow, verdict_id)
-            answer = {"verdict_id": verdict_id, "sentence": _sentence(session, row)}
-        if row.outcome == "refuse":
-            conclude(context, run_id, "refused", str(answer["sentence"]))
-            return {**answer, "state": "refused"}
-        if approval:
-            return {**answer, "state": "awaits_approval"}
+            told = _told(session, session.get_one(VerdictRow, verdict_id))
+        if outcome == "refuse":
+            return {**told, "state": "refused"}
+        if parameters.require_approval:
+            return {**told, "state": "awaits_approval"}
         try:
             promote(context, verdict_id, actor)
-            return {**answer, "state": "promoted"}
+            return {**told, "state": "promoted"}
         except StaleChampion:
             continue
-    conclude(context, run_id, "stale_champion", f"the champion moved during each of {ROUNDS} comparisons")
-    return {**answer, "state": "stale_champion"}
+    _conclude(context, run_id, "stale_champion", f"the champion moved during each of {ROUNDS} comparisons")
+    return {**told, "state": "stale_champion"}
 
 
 def promote(context: Context, verdict_id: int, actor: str) -> dict[str, Any]:
-    """Make the verdict's challenger champion.
+    """Make the verdict's challenger champion, and that the run's outcome, in one transaction.
 
     Raises:
         StaleChampion: the champion moved since the verdict.
@@ -59,26 +64,26 @@ def promote(context: Context, verdict_id: int, actor: str) -> dict[str, Any]:
     with context.registry.writing() as session:
         row = promotion.promote(session, verdict_id, actor, context.now())
         verdict = session.get_one(VerdictRow, verdict_id)
-        answer = {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
-        run_id, sentence = verdict.run_id, _sentence(session, verdict)
-    conclude(context, run_id, "promoted", sentence)
-    return answer
+        conclude(session, verdict.run_id, "promoted", _sentence(session, verdict), context.now())
+        return {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
 
 
 def settle_approval(context: Context, verdict_id: int, approved: bool, actor: str) -> dict[str, Any]:
     """Act on a person's word about a verdict: promote its challenger, or end the run as `declined`.
 
-    A champion that moved since the verdict ends the run as `stale_champion`.
+    A champion that moved since the verdict ends the run as `stale_champion`; a run that has its outcome keeps it.
     """
     with context.registry.reading() as session:
-        run_id = session.get_one(VerdictRow, verdict_id).run_id
+        run, _, _ = run_facts(session, session.get_one(VerdictRow, verdict_id).run_id)
+        if run.state in CONCLUDED:
+            return {"champion": "", "settled": run.detail}
     if not approved:
-        conclude(context, run_id, "declined", f"verdict {verdict_id} declined by {actor}")
+        _conclude(context, run.run_id, "declined", f"verdict {verdict_id} declined by {actor}")
         return {"champion": "", "declined_by": actor}
     try:
         return promote(context, verdict_id, actor)
     except StaleChampion as err:
-        conclude(context, run_id, "stale_champion", err.what)
+        _conclude(context, run.run_id, "stale_champion", err.what)
         return {"champion": "", "stale": err.what}
 
 
@@ -96,8 +101,17 @@ def roll_back(context: Context, model: str, version: int | None, actor: str, rea
         return {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
 
 
-def _judge(context: Context, run_id: str) -> int:
-    """Gather the evidence, ask the gate, write the verdict with all its reasons in one transaction."""
+def _conclude(context: Context, run_id: str, state: str, detail: str) -> None:
+    with context.registry.writing() as session:
+        conclude(session, run_id, state, detail, context.now())
+
+
+def _judge(context: Context, run_id: str) -> tuple[int, str]:
+    """Gather the evidence, ask the gate, write verdict, reasons and a refused run's outcome in one transaction.
+
+    Returns:
+        Id and outcome of the verdict.
+    """
     comparison = compare(context, run_id)
     policy = _policy(context.settings.policy)
     with context.registry.writing() as session:
@@ -112,7 +126,7 @@ def _judge(context: Context, run_id: str) -> int:
             .order_by(VerdictRow.id.desc())
         ).first()
         if earlier:
-            return earlier.id
+            return earlier.id, earlier.outcome
         verdict = gate.judge(
             policy,
             comparison.case_ids,
@@ -139,7 +153,10 @@ def _judge(context: Context, run_id: str) -> int:
             VerdictReason(verdict_id=row.id, position=position, **asdict(reason))
             for position, reason in enumerate(verdict.reasons)
         )
-        return row.id
+        session.flush()
+        if row.outcome == "refuse":
+            conclude(session, run_id, "refused", _sentence(session, row), context.now())
+        return row.id, row.outcome
 
 
 def _policy(path: Path) -> gate.Policy | None:
@@ -151,9 +168,17 @@ def _policy(path: Path) -> gate.Policy | None:
         return None
 
 
+def _told(session: Session, verdict: VerdictRow) -> dict[str, Any]:
+    """A verdict in words, as whoever is asked to approve it needs it."""
+    return {
+        "verdict_id": verdict.id,
+        "challenger": label(session, verdict.challenger_id),
+        "champion": label(session, verdict.champion_id),
+        "sentence": _sentence(session, verdict),
+        "rules": [reason.sentence for reason in reasons_of(session, verdict.id)],
+    }
+
+
 def _sentence(session: Session, verdict: VerdictRow) -> str:
-    reasons = session.scalars(
-        select(VerdictReason).where(VerdictReason.verdict_id == verdict.id).order_by(VerdictReason.position)
-    ).all()
-    failed = [reason for reason in reasons if not reason.passed]
-    return "; ".join(reason.sentence for reason in failed) or "every rule of the policy holds"
+    failed = [reason.sentence for reason in reasons_of(session, verdict.id) if not reason.passed]
+    return "; ".join(failed) or "every rule of the policy holds"

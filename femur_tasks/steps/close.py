@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError
-from femur_tasks.registry.tables import ModelVersion, Run, VerdictRow
+from femur_tasks.registry.queries import newest_verdict
+from femur_tasks.registry.tables import ModelVersion, Run
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import score_others
 from femur_tasks.steps.report import write_report
@@ -27,7 +27,8 @@ def close_run(context: Context, run_id: str) -> dict[str, Any]:
     """
     with context.registry.reading() as session:
         run_facts(session, run_id)
-    conclude(context, run_id, "failed", "a step before the verdict failed: see its log")
+    with context.registry.writing() as session:
+        conclude(session, run_id, "failed", "a step before the outcome failed: see its log", context.now())
     try:
         score_others(context, run_id)
     except FemurError as err:  # the report is owed on every outcome; it shows these models without test figures
@@ -45,9 +46,7 @@ def close_run(context: Context, run_id: str) -> dict[str, Any]:
 def summary(session: Session, run_id: str) -> dict[str, Any]:
     """A run's outcome with its verdict and reasons, for the CLI and the demo."""
     run, parameters, _ = run_facts(session, run_id)
-    verdict = session.scalars(
-        select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())
-    ).first()
+    verdict = newest_verdict(session, run_id)
     challenger = session.get(ModelVersion, verdict.challenger_id) if verdict else None
     return {
         "run_id": run_id,
@@ -57,6 +56,6 @@ def summary(session: Session, run_id: str) -> dict[str, Any]:
         "model": run.model,
         "verdict_id": verdict.id if verdict else None,
         "outcome": verdict.outcome if verdict else None,
-        "challenger": f"{challenger.name}:{challenger.version}" if challenger else None,
+        "challenger": challenger.label if challenger else None,
         "report": run.report_key,
     }

@@ -17,6 +17,7 @@ from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import NotFound
 from femur_tasks.evaluation import metrics
 from femur_tasks.registry import gate, promotion
+from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
@@ -65,9 +66,7 @@ def score_others(context: Context, run_id: str) -> dict[str, float | None]:
     """Score the run's other model versions on the same cases, for the record: they are never chosen by it."""
     with context.registry.reading() as session:
         ids = session.scalars(select(ModelVersion.id).where(ModelVersion.run_id == run_id)).all()
-        verdict = session.scalars(
-            select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())
-        ).first()
+        verdict = newest_verdict(session, run_id)
         if verdict is None:
             return {}
         manifest = session.get_one(ComparisonManifest, verdict.manifest_digest)
@@ -251,4 +250,4 @@ def evidence(session: Session, model_id: int | None, manifest_digest: str) -> ga
 def label(session: Session, model_id: int | None) -> str:
     """A model version as NAME:VERSION, empty for None."""
     row = session.get(ModelVersion, model_id) if model_id is not None else None
-    return f"{row.name}:{row.version}" if row else ""
+    return row.label if row else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from femur_tasks.dataset.problems import Problem, errors
 from femur_tasks.errors import NotFound
 from femur_tasks.parameters import IngestParameters
-from femur_tasks.registry.tables import Dataset, IncomingObject
+from femur_tasks.registry.tables import IncomingObject
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.ingest import Ingested, ingest
 
@@ -55,21 +56,26 @@ def _dataset_of(key: str) -> str:
     return parts[0] if len(parts) > 1 else "femur"
 
 
-def ingest_incoming(context: Context, waiting: Mapping[str, str], defaults: IngestParameters) -> Ingested:
+def ingest_incoming(context: Context, waiting: Mapping[str, str], given: IngestParameters) -> Ingested:
     """Ingest one waiting object and settle it in the ledger.
 
-    The dataset's standing order (model and budget) stays as it is; `defaults` serves a dataset's first version.
+    Args:
+        waiting: a row of `look_for_incoming`.
+        given: what the form says beside the path; what it leaves empty is as in the dataset's last version.
+
+    Raises:
+        FemurError: this machine's fault, such as a full disk: the object goes on waiting.
     """
-    with context.registry.reading() as session:
-        dataset = session.get(Dataset, waiting["dataset"])
     path = f"s3://{context.settings.s3_bucket}/{waiting['key']}"
-    order = {"model": dataset.model, "budget": dataset.budget} if dataset else {}
     try:
-        parameters = IngestParameters(**{**defaults.model_dump(), **order, "path": path, "dataset": waiting["dataset"]})
-        result = ingest(context, parameters)
-    except (NotFound, ValueError) as err:
-        problem = Problem("not_ingestible", waiting["key"], str(err), "incoming/<dataset>/<archive>")
-        result = Ingested("refused", waiting["dataset"], None, {}, (problem,))
+        parameters = IngestParameters(**{**given.model_dump(), "path": path, "dataset": waiting["dataset"]})
+    except ValidationError as err:
+        result = _not_ingestible(waiting, f"{err.errors()[0]['msg']}")
+    else:
+        try:
+            result = ingest(context, parameters)
+        except NotFound as err:
+            result = _not_ingestible(waiting, err.what)
     found = errors(result.problems)
     with context.registry.writing() as session:
         row = session.get_one(IncomingObject, (waiting["key"], waiting["etag"]))
@@ -78,3 +84,8 @@ def ingest_incoming(context: Context, waiting: Mapping[str, str], defaults: Inge
         row.detail = "; ".join(f"{problem.case_id}: {problem.code}, {problem.found}" for problem in found[:20])
         row.settled_at = context.now()
     return result
+
+
+def _not_ingestible(waiting: Mapping[str, str], found: str) -> Ingested:
+    problem = Problem("not_ingestible", waiting["key"], found, "incoming/<dataset>/<archive>")
+    return Ingested("refused", waiting["dataset"], None, {}, (problem,))

@@ -72,33 +72,66 @@ def ingest(context: Context, parameters: IngestParameters, progress: Progress = 
         raise FemurError("Expected the path of a folder or an archive. Received: none.")
     try:
         with _located(context, parameters.path) as source, opened(source) as folder:
-            return _ingest_folder(context, parameters, folder, progress)
+            return _ingest_folder(context, _resolved(context, parameters), folder, progress)
     except Rejected as err:
         problem = Problem("broken_archive", PurePosixPath(parameters.path).name, err.what, "an archive of ours")
         return Ingested("refused", parameters.dataset, None, {}, (problem,))
 
 
-def _ingest_folder(context: Context, parameters: IngestParameters, folder: Path, progress: Progress) -> Ingested:
-    files, problems = find_cases(folder)
+@dataclass(frozen=True)
+class _Order:
+    """The parameters with nothing left empty."""
+
+    path: str
+    dataset: str
+    femur_label: int
+    size: int
+    model: str
+    budget: str
+
+
+def _resolved(context: Context, asked: IngestParameters) -> _Order:
+    """What was left empty is as the dataset's standing order and newest version have it."""
     with context.registry.reading() as session:
-        fixed = _known_splits(session, parameters.dataset)
-    splits = assign_splits({case.case_id: case.split for case in files}, fixed, _SPLIT_SEED)
-    cases, found = _read_all(files, parameters, progress)
-    problems += found
-    problems += _of_splits(files, splits, parameters.dataset)
-    if errors(problems):
-        return Ingested("refused", parameters.dataset, None, {}, tuple(problems))
-    counts = {split: sum(chosen == split for chosen in splits.values()) for split in SPLITS}
-    manifest = _manifest(parameters, cases, splits)
-    with context.registry.reading() as session:
-        known = session.get(DatasetVersion, manifest.digest) is not None
-    if known:
-        return Ingested("known", parameters.dataset, manifest.digest, counts, tuple(problems))
-    manifest = _stored(context, manifest, cases)
-    manifest_key = context.store.put(manifest.to_json(), "manifests")
-    with context.registry.writing() as session:
-        _record(context, session, parameters, manifest, manifest_key, counts, problems)
-    return Ingested("ingested", parameters.dataset, manifest.digest, counts, tuple(problems))
+        dataset = session.get(Dataset, asked.dataset)
+        newest = session.scalars(
+            select(DatasetVersion)
+            .where(DatasetVersion.name == asked.dataset)
+            .order_by(DatasetVersion.created_at.desc())
+        ).first()
+        return _Order(
+            path=str(asked.path),
+            dataset=asked.dataset,
+            femur_label=asked.femur_label or (newest.femur_label if newest else 1),
+            size=asked.size or (newest.size if newest else 256),
+            model=asked.model or (dataset.model if dataset else "femur"),
+            budget=asked.budget or (dataset.budget if dataset else "nightly"),
+        )
+
+
+def _ingest_folder(context: Context, parameters: _Order, folder: Path, progress: Progress) -> Ingested:
+    files, layout_problems = find_cases(folder)
+    cases, case_problems = _read_all(files, parameters, progress)
+    while True:
+        with context.registry.reading() as session:
+            fixed = _known_splits(session, parameters.dataset)
+        splits = assign_splits({case.case_id: case.split for case in files}, fixed, _SPLIT_SEED)
+        problems = layout_problems + case_problems + _of_splits(files, splits, parameters.dataset)
+        if errors(problems):
+            return Ingested("refused", parameters.dataset, None, {}, tuple(problems))
+        counts = {split: sum(chosen == split for chosen in splits.values()) for split in SPLITS}
+        manifest = _manifest(parameters, cases, splits)
+        with context.registry.reading() as session:
+            known = session.get(DatasetVersion, manifest.digest) is not None
+        if known:
+            return Ingested("known", parameters.dataset, manifest.digest, counts, tuple(problems))
+        manifest = _stored(context, manifest, cases)
+        manifest_key = context.store.put(manifest.to_json(), "manifests")
+        with context.registry.writing() as session:
+            if _known_splits(session, parameters.dataset) != fixed:
+                continue  # another version of the dataset came in between: its splits are carried too
+            _record(context, session, parameters, manifest, manifest_key, counts, problems)
+        return Ingested("ingested", parameters.dataset, manifest.digest, counts, tuple(problems))
 
 
 @contextmanager
@@ -131,7 +164,7 @@ def _located(context: Context, path: str) -> Iterator[Path]:
 
 
 def _read_all(
-    files: Sequence[CaseFiles], parameters: IngestParameters, progress: Progress
+    files: Sequence[CaseFiles], parameters: _Order, progress: Progress
 ) -> tuple[list[ConvertedCase], list[Problem]]:
     cases: list[ConvertedCase] = []
     problems: list[Problem] = []
@@ -173,7 +206,7 @@ def _of_splits(files: Sequence[CaseFiles], splits: Mapping[str, str], dataset: s
     return problems
 
 
-def _manifest(parameters: IngestParameters, cases: Sequence[ConvertedCase], splits: Mapping[str, str]) -> Manifest:
+def _manifest(parameters: _Order, cases: Sequence[ConvertedCase], splits: Mapping[str, str]) -> Manifest:
     described = tuple(
         ManifestCase(
             case_id=case.case_id,
@@ -219,7 +252,7 @@ def _stored(context: Context, manifest: Manifest, cases: Sequence[ConvertedCase]
 def _record(
     context: Context,
     session: Session,
-    parameters: IngestParameters,
+    parameters: _Order,
     manifest: Manifest,
     manifest_key: str,
     counts: Mapping[str, int],
@@ -245,6 +278,7 @@ def _record(
             val_cases=counts["val"],
             test_cases=counts["test"],
             manifest_key=manifest_key,
+            problems=[problem.as_dict() for problem in problems if problem.case_id == manifest.dataset],
             created_at=now,
         )
     )

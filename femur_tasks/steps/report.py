@@ -28,6 +28,7 @@ from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
 from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.evaluation.report import render
 from femur_tasks.registry.gate import Reason, Verdict
+from femur_tasks.registry.queries import newest_verdict, reasons_of
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
@@ -40,7 +41,6 @@ from femur_tasks.registry.tables import (
     Run,
     Trial,
     TrialEpoch,
-    VerdictReason,
     VerdictRow,
 )
 from femur_tasks.steps.context import Context
@@ -70,9 +70,7 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
-    verdict = session.scalars(
-        select(VerdictRow).where(VerdictRow.run_id == run_id).order_by(VerdictRow.id.desc())
-    ).first()
+    verdict = newest_verdict(session, run_id)
     confidence = _confidence(verdict)
     trials = session.scalars(select(Trial).where(Trial.run_id == run_id).order_by(Trial.trial_id)).all()
     report = RunReport(
@@ -134,7 +132,9 @@ def _dataset(session: Session, digest: str) -> DatasetFacts:
         test_cases=version.test_cases,
         synthetic_cases=sum(case.case_id.startswith(_SYNTHETIC) for case in cases),
         created_at=version.created_at,
-        warnings=tuple(Problem(**problem) for case in cases for problem in case.problems),
+        warnings=tuple(
+            Problem(**problem) for found in (version.problems, *(case.problems for case in cases)) for problem in found
+        ),
     )
 
 
@@ -142,9 +142,6 @@ def _comparison(session: Session, verdict: VerdictRow) -> Comparison:
     challenger = session.get_one(ModelVersion, verdict.challenger_id)
     champion = session.get(ModelVersion, verdict.champion_id) if verdict.champion_id else None
     manifest = session.get_one(ComparisonManifest, verdict.manifest_digest)
-    reasons = session.scalars(
-        select(VerdictReason).where(VerdictReason.verdict_id == verdict.id).order_by(VerdictReason.position)
-    )
     ours = _dices(session, challenger.id, manifest.digest)
     theirs = _dices(session, champion.id, manifest.digest) if champion else {}
     differences = {case_id: dice - theirs[case_id] for case_id, dice in ours.items() if case_id in theirs}
@@ -154,11 +151,14 @@ def _comparison(session: Session, verdict: VerdictRow) -> Comparison:
         interval = Interval(low=low, high=high, mean=mean, n=len(differences), method=PAIRED_T)
     promotion = session.scalars(select(Promotion).where(Promotion.verdict_id == verdict.id)).first()
     return Comparison(
-        challenger=_label(challenger),
-        champion=_label(champion) if champion else None,
+        challenger=challenger.label,
+        champion=champion.label if champion else None,
         verdict=Verdict(
             outcome=verdict.outcome,
-            reasons=tuple(Reason(row.code, row.passed, row.value, row.threshold, row.sentence) for row in reasons),
+            reasons=tuple(
+                Reason(row.code, row.passed, row.value, row.threshold, row.sentence)
+                for row in reasons_of(session, verdict.id)
+            ),
             difference=interval,
         ),
         policy=verdict.policy,
@@ -184,7 +184,7 @@ def _candidates(session: Session, run: Run, verdict: VerdictRow | None, confiden
             rows.append(champion)
     return tuple(
         Candidate(
-            label=_label(row),
+            label=row.label,
             role=roles.get(row.id, ""),
             family=row.family,
             val_dice=row.val_dice,
@@ -307,7 +307,3 @@ def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequen
             predicted = enlarge_probability(probability, *image.shape) > 0.5
             overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
     return overlays
-
-
-def _label(model: ModelVersion) -> str:
-    return f"{model.name}:{model.version}"

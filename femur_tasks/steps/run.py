@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -82,7 +83,8 @@ def _choose_version(session: Session, parameters: RetrainParameters) -> tuple[Da
         return None, "no dataset has a version that was not retrained yet"
     # one that always fails must not keep the others from their turn
     chosen = min(waiting, key=lambda version: (_failures(session, version), version.created_at))
-    return chosen, f"the ledger holds {chosen.name}@{chosen.digest[:12]}, not retrained yet"
+    why = "forced" if parameters.force else "not retrained yet"
+    return chosen, f"the ledger holds {chosen.name}@{chosen.digest[:12]}, {why}"
 
 
 def _failures(session: Session, version: DatasetVersion) -> int:
@@ -162,12 +164,11 @@ def run_facts(session: Session, run_id: str) -> tuple[Run, RetrainParameters, Bu
     return run, parameters, BUDGETS[parameters.budget or "nightly"]
 
 
-def conclude(context: Context, run_id: str, state: str, detail: str) -> None:
-    """Write the outcome of a run; what is concluded stays."""
-    with context.registry.writing() as session:
-        run = session.get_one(Run, run_id)
-        if run.state == "running":
-            run.state, run.detail, run.finished_at = state, detail, context.now()
+def conclude(session: Session, run_id: str, state: str, detail: str, now: datetime) -> None:
+    """Write the outcome of a run; a verdict's stays, and goes before a failure that was mended since."""
+    run = session.get_one(Run, run_id)
+    if run.state == "running" or (run.state == "failed" and state in CONCLUDED):
+        run.state, run.detail, run.finished_at = state, detail, now
 
 
 def pinned_manifest(context: Context, digest: str) -> Manifest:

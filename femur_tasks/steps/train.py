@@ -14,6 +14,7 @@ from femur_tasks.errors import DigestMismatch
 from femur_tasks.registry.tables import ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.run import pinned_manifest, run_facts
+from femur_tasks.storage import digest_in
 from femur_tasks.training.hyperparameters import (
     ARCHITECTURE_OF_FAMILY,
     REFERENCE_BASELINE,
@@ -89,10 +90,13 @@ def train_winner(context: Context, run_id: str) -> dict[str, Any]:
 
 
 def _fit(context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int) -> dict[str, Any]:
+    from femur_tasks.training.journal import forget
+
     done = _model_version(context, run_id, family)
     if done is None:
         done = _fit_and_register(context, run_id, family, chosen, epochs, seed)
-    return {"model_version": f"{done.name}:{done.version}", "family": family, "val_dice": done.val_dice}
+    forget(context.registry, context.store, run_id, family)
+    return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
 
 def _fit_and_register(
@@ -126,7 +130,7 @@ def _fit_and_register(
             epochs=memory.best_epoch,
             val_dice=memory.best_dice,
             artefact_key=key,
-            artefact_sha256=hashlib.sha256(packed).hexdigest(),
+            artefact_sha256=str(digest_in(key)),
             artefact_bytes=len(packed),
             created_at=context.now(),
         )

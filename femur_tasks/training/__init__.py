@@ -1,5 +1,7 @@
 """Networks, losses, the input pipeline and fits that resume."""
 
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow loads: its banner hides our own messages
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each new network that it traces

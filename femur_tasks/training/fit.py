@@ -37,11 +37,8 @@ class Epoch:
 class Journal(Protocol):
     """Where a fit leaves its curve and its checkpoints, durably, and finds them again."""
 
-    def latest(self) -> bytes | None:
-        """The last checkpoint, None before the first one."""
-
-    def best(self) -> bytes | None:
-        """The checkpoint of the best epoch so far."""
+    def kept(self) -> tuple[bytes | None, bytes | None]:
+        """The last checkpoint and that of the best epoch so far, each None before the first one."""
 
     def record(self, epoch: Epoch) -> None:
         """Add an epoch to the curve; the same epoch again replaces it."""
@@ -82,7 +79,7 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
         Diverged: the loss became NaN or infinite.
         FemurError: the plan has no epoch.
     """
-    saved, best = journal.latest(), journal.best()
+    saved, best = journal.kept()
     memory, unsaved_best = Memory(plan.owner), False
     if saved is not None:
         state, memory = checkpoint.unpack(saved)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.registry.database import Registry
@@ -28,16 +29,15 @@ class _Journal(ABC):
         self._store = store
         self._now = now
 
-    def latest(self) -> bytes | None:
-        """The last checkpoint, None before the first epoch."""
-        latest, best = self._keys()
-        key = latest or best  # a trial that advanced starts from its parent's best
-        return self._store.get(key) if key else None
-
-    def best(self) -> bytes | None:
-        """The checkpoint of the best epoch so far."""
-        best = self._keys()[1]
-        return self._store.get(best) if best else None
+    def kept(self) -> tuple[bytes | None, bytes | None]:
+        """The last checkpoint and that of the best epoch so far, each None before the first one."""
+        with self._registry.writing() as session:
+            row = self._row(session)
+            best_key = row.best_key
+            latest_key = row.checkpoint_key or best_key  # a trial that advanced starts from its parent's best
+        best = self._store.get(best_key) if best_key else None
+        same = latest_key == best_key
+        return best if same or not latest_key else self._store.get(latest_key), best
 
     def record(self, epoch: Epoch) -> None:
         """Add an epoch to the curve; the same epoch again replaces it."""
@@ -48,7 +48,7 @@ class _Journal(ABC):
     def keep(self, latest: bytes, best: bytes | None) -> None:
         """Keep a checkpoint: the objects first, then the row that names them, then what they supersede is removed."""
         key = self._store.put(latest, KIND)
-        best_key = self._store.put(best, KIND) if best is not None else None
+        best_key = key if best is latest else self._store.put(best, KIND) if best is not None else None
         with self._registry.writing() as session:
             row = self._row(session)
             superseded = {row.checkpoint_key, row.best_key if best_key else None}
@@ -58,11 +58,6 @@ class _Journal(ABC):
         for old in superseded - kept:
             if old is not None:
                 self._store.delete(old)
-
-    def _keys(self) -> tuple[str | None, str | None]:
-        with self._registry.writing() as session:
-            row = self._row(session)
-            return row.checkpoint_key, row.best_key
 
     @abstractmethod
     def _row(self, session: Session) -> Fit | Trial:
@@ -118,3 +113,19 @@ class TrialJournal(_Journal):
 
     def _curve_row(self, epoch: Epoch) -> TrialEpoch:
         return TrialEpoch(run_id=self._lease.run_id, trial_id=self._lease.trial_id, at=self._now(), **vars(epoch))
+
+
+def forget(registry: Registry, store: ObjectStore, run_id: str, family: str) -> None:
+    """Remove the checkpoints of a fit that has become a model version, the rows that name them first.
+
+    With `tuned` go those of the search's trials: its winner needs them no more.
+    """
+    with registry.writing() as session:
+        rows: list[Fit | Trial] = [*session.scalars(select(Fit).where(Fit.run_id == run_id, Fit.family == family))]
+        if family == "tuned":
+            rows += session.scalars(select(Trial).where(Trial.run_id == run_id))
+        keys = {key for row in rows for key in (row.checkpoint_key, row.best_key) if key}
+        for row in rows:
+            row.checkpoint_key = row.best_key = None
+    for key in sorted(keys):
+        store.delete(key)

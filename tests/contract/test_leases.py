@@ -226,8 +226,7 @@ def test_every_late_write_of_a_zombie_is_refused_and_changes_nothing(registry: R
     for write in (
         lambda: late.record(Epoch(1, 0.1, 0.9, 1.0)),
         lambda: late.keep(b"the zombie's", b"the zombie's"),
-        late.latest,
-        late.best,
+        late.kept,
         lambda: leases.renew(zombie),
         lambda: leases.finish(zombie),
         lambda: leases.fail(zombie, "too late"),
@@ -235,7 +234,7 @@ def test_every_late_write_of_a_zombie_is_refused_and_changes_nothing(registry: R
         with pytest.raises(LeaseLost):
             write()
     assert (_content(trial(registry, successor)), trained(registry)) == before
-    assert journal.best() == journal.latest() == b"the successor's"
+    assert journal.kept() == (b"the successor's", b"the successor's")
 
 
 def _content(row: Trial) -> dict[str, Any]:
@@ -450,16 +449,16 @@ def test_advanced_trial_starts_from_its_parents_best_weights(registry: Registry,
         journal = TrialJournal(registry, store, clock, lease)
         row = trial(registry, lease)
         if row.parent_id:
-            assert journal.latest() == journal.best() == best[row.parent_id]
+            assert journal.kept() == (best[row.parent_id], best[row.parent_id])
             assert lease.from_epoch > 0
         else:
-            assert journal.latest() is None
+            assert journal.kept() == (None, None)
         for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
             state = f"{lease.trial_id} {epoch}".encode()
             journal.record(Epoch(epoch, 0.5, dice_of(lease.hyperparameters, epoch), 0.1))
             journal.keep(state, state)
             best[lease.trial_id] = state
-            assert journal.latest() == journal.best() == state
+            assert journal.kept() == (state, state)
 
     work(leases, "worker", train)
     found = trials(registry)
@@ -474,8 +473,8 @@ def test_journal_keeps_the_last_and_the_best_checkpoint_only(registry: Registry,
     journal.keep(b"epoch 1", b"epoch 1")
     journal.keep(b"epoch 3", b"epoch 2")
     journal.keep(b"epoch 4", None)
-    assert (journal.latest(), journal.best()) == (b"epoch 4", b"epoch 2")
+    assert journal.kept() == (b"epoch 4", b"epoch 2")
     assert len(list(store.list("checkpoints/"))) == 2
     journal.keep(b"epoch 5", b"epoch 5")
-    assert (journal.latest(), journal.best()) == (b"epoch 5", b"epoch 5")
+    assert journal.kept() == (b"epoch 5", b"epoch 5")
     assert len(list(store.list("checkpoints/"))) == 1

@@ -21,17 +21,22 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, NotFound, StaleChampion, Unreachable
 from femur_tasks.registry import queries
 from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.promotion import champion_of, promote, rollback
-from femur_tasks.registry.tables import Base, Champion, Dataset, ModelVersion, Promotion, VerdictRow
+from femur_tasks.registry.tables import Base, Champion, Dataset, ModelVersion, Promotion, Run, VerdictRow
 from femur_tasks.settings import CHECKOUT
 from tests import registry_rows as rows
 
 NOON = rows.NOON
 HOUR = timedelta(hours=1)
+
+
+def runs(session: Session) -> list[Run]:
+    return list(session.scalars(select(Run)))
 
 
 def _names(registry: Registry) -> set[str]:
@@ -182,14 +187,14 @@ def test_words_outside_the_vocabulary_are_refused_by_the_schema(registry: Regist
 def test_database_without_tables_says_what_to_do(database_url: str) -> None:
     registry = Registry(database_url)
     with pytest.raises(Unreachable, match="femur up"), registry.reading() as session:
-        queries.runs(session)
+        runs(session)
     registry.engine.dispose()
 
 
 def test_database_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}")
     with pytest.raises(Unreachable, match="FEMUR_REGISTRY_URL"), registry.reading() as session:
-        queries.runs(session)
+        runs(session)
 
 
 def test_writer_waits_for_the_one_before(registry: Registry) -> None:
@@ -225,11 +230,11 @@ def test_sqlite_database_that_stays_locked_is_unreachable(tmp_path: Path, monkey
     migrate(url)
     holder, other = Registry(url), Registry(url)
     with holder.writing() as held:
-        assert queries.runs(held) == []  # the lock comes with the first look, not with the first change
+        assert runs(held) == []  # the lock comes with the first look, not with the first change
         with other.reading() as session:  # readers go on meanwhile
-            assert queries.runs(session) == []
+            assert runs(session) == []
         with pytest.raises(Unreachable, match="locked"), other.writing() as session:
-            queries.runs(session)
+            runs(session)
 
 
 # Promotions

@@ -20,10 +20,10 @@ import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
 
-from femur_tasks.airflow_client import ENDED, AirflowClient, connect
 from femur_tasks.phantom import write_dataset
 from femur_tasks.registry.database import Registry
 from femur_tasks.settings import Settings
+from femur_tasks.stack.airflow_client import ENDED, AirflowClient, connect
 
 CHECKOUT = Path(__file__).parents[2]
 LENIENT = {
@@ -60,7 +60,8 @@ class Stack:
 
     def processes(self) -> list[psutil.Process]:
         """What lives in supervisord's session, also what has closed its environment to us."""
-        sid = json.loads((self.home / "session.json").read_text())["sid"]
+        note = self.home / "session.json"
+        sid = json.loads(note.read_text())["sid"] if note.exists() else None
         living = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
@@ -86,11 +87,12 @@ class Stack:
 def stack() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="femur-e2e-"))
     policy = home / "policy.yaml"
+    policy.touch(mode=0o600)
     policy.write_text(yaml.safe_dump(LENIENT))
     environment = {**os.environ, "FEMUR_HOME": str(home), "FEMUR_POLICY": str(policy), "FEMUR_LEASE_S": "10"}
     running = Stack(home, environment)
-    running.femur("up")
     try:
+        running.femur("up")
         running.until(lambda: running.airflow.has_dag("retrain"), bool)
         yield running
     finally:

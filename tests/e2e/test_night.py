@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect
 from femur_tasks.stack.secrets import airflow_password
 from femur_tasks.storage import open_store
 from tests.e2e.conftest import Stack
+from tests.safety import listened, open_to_others, secrets_in_logs
 
 pytestmark = pytest.mark.timeout(600)
 TINY = {"size": 32, "budget": "smoke"}
@@ -130,6 +131,22 @@ def asked(stack: Stack, seed: int, answer: str) -> str:
 
 def history(stack: Stack) -> list[sqlite3.Row]:
     return rows(stack, "select * from champion_history where model = 'night' order by promotion_id")
+
+
+def test_an_ingest_that_crashes_turns_the_run_red(stack: Stack, tmp_path: Path) -> None:
+    assert ingest(stack, tmp_path / "nowhere", "nowhere")["state"] == "failed"
+
+
+def test_the_whole_stack_is_closed_to_network_and_other_users(stack: Stack, first_night: str) -> None:
+    listening = listened(stack.processes())
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    assert int(stack.settings.airflow_url.rpartition(":")[2]) in {port for _, port in listening}
+    assert open_to_others(stack.home) == []
+    assert secrets_in_logs(stack.home) == []
+
+
+def test_checkpoints_go_when_their_models_are_registered(stack: Stack, first_night: str) -> None:
+    assert list(open_store(stack.settings).list("checkpoints/")) == []
 
 
 def test_a_person_declines(stack: Stack, first_night: str) -> None:

@@ -42,7 +42,7 @@ def test_run_under_a_broken_policy_is_refused_with_the_reason_in_a_row(
         file.write_text(text, errors="surrogateescape")
     context = replace(context, settings=context.settings.model_copy(update={"policy": file}))
     monkeypatch.setattr(champion, "evaluate", _scores_nothing)
-    answer = champion.decide(context, "femur-run-1", "test", approval=False)
+    answer = champion.decide(context, "femur-run-1", "test")
     assert answer["state"] == "refused"
     with context.registry.reading() as session:
         reasons = session.scalars(select(VerdictReason.code).where(VerdictReason.verdict_id == answer["verdict_id"]))

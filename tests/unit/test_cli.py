@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from femur_tasks import cli
 from femur_tasks.cli import show
+from femur_tasks.errors import FemurError
 from femur_tasks.registry.database import migrate
 from femur_tasks.settings import settings
 
@@ -211,13 +214,46 @@ def _interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def nothing_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without families, on a registry that nobody asks."""
+    monkeypatch.setattr("femur_tasks.cli.training.watching", lambda *_: nullcontext())
+    monkeypatch.setattr("femur_tasks.steps.context.open_context", lambda: SimpleNamespace(registry=None))
+    monkeypatch.setattr("femur_tasks.steps.run.open_run", lambda *_: {"why": "asked", "news": True, "families": []})
+
+
 def test_stopped_retrain_says_how_to_go_on(
     femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("femur_tasks.steps.context.open_context", lambda: None)
-    monkeypatch.setattr("femur_tasks.steps.run.open_run", _interrupted)
+    nothing_to_train(monkeypatch)
+    monkeypatch.setattr("femur_tasks.steps.champion.decide", _interrupted)
     assert femur("retrain", "--run-id", "night-1") == 130
-    assert capsys.readouterr().err.splitlines() == ["stopped", "Go on with `femur retrain --run-id night-1`."]
+    assert capsys.readouterr().err.splitlines()[-2:] == ["stopped", "Go on with `femur retrain --run-id night-1`."]
+
+
+def test_retrain_that_needs_a_person_does_not_promote_without_a_terminal(
+    femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = {"state": "awaits_approval", "verdict_id": 1, "challenger": "femur:2", "rules": []}
+    nothing_to_train(monkeypatch)
+    monkeypatch.setattr("femur_tasks.steps.champion.decide", lambda *_: waits)
+    monkeypatch.setattr("femur_tasks.steps.champion.settle_approval", lambda *_: pytest.fail("settled"))
+    assert femur("retrain", "--run-id", "night-1") == 130
+    assert "approve femur:2" in capsys.readouterr().err
+
+
+def test_failed_retrain_is_closed_and_says_how_to_go_on(
+    femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise FemurError("Expected a loss. Received: none.")
+
+    closed: list[str] = []
+    nothing_to_train(monkeypatch)
+    monkeypatch.setattr("femur_tasks.steps.champion.decide", fails)
+    monkeypatch.setattr("femur_tasks.steps.close.close_run", lambda _, run_id: closed.append(run_id))
+    assert femur("retrain", "--run-id", "night-1") == 1
+    assert closed == ["night-1"]
+    assert "--run-id night-1" in capsys.readouterr().err
 
 
 def test_any_other_command_just_stops(

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from femur_tasks.registry.tables import Champion, DatasetCase, EvaluationCase, ModelVersion, Run, VerdictRow
 from femur_tasks.steps import champion, evaluate
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.run import conclude
 from tests import registry_rows as rows
 
 RUN = "femur-run-9"
@@ -76,8 +77,15 @@ def outcome(context: Context) -> tuple[str, int, int]:
         return session.get_one(Run, RUN).state, len(verdicts), session.get_one(ModelVersion, serving).version
 
 
+def asked_for_approval(context: Context) -> dict[str, Any]:
+    with context.registry.writing() as session:
+        run = session.get_one(Run, RUN)
+        run.parameters = {**run.parameters, "require_approval": True}
+    return champion.decide(context, RUN, "test")
+
+
 def test_a_better_challenger_is_promoted_at_once(night: Context) -> None:
-    assert champion.decide(night, RUN, "test", approval=False)["state"] == "promoted"
+    assert champion.decide(night, RUN, "test")["state"] == "promoted"
     assert outcome(night) == ("promoted", 1, 9)
 
 
@@ -86,18 +94,18 @@ def test_a_champion_that_moved_is_compared_with_anew(
     night: Context, monkeypatch: pytest.MonkeyPatch, moves: int
 ) -> None:
     monkeypatch.setattr(champion, "promote", moving(night, moves))
-    assert champion.decide(night, RUN, "test", approval=False)["state"] == "promoted"
+    assert champion.decide(night, RUN, "test")["state"] == "promoted"
     assert outcome(night) == ("promoted", moves + 1, 9)
 
 
 def test_after_three_moves_the_run_ends_as_stale(night: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(champion, "promote", moving(night, 3))
-    assert champion.decide(night, RUN, "test", approval=False)["state"] == "stale_champion", "and nobody is asked"
+    assert champion.decide(night, RUN, "test")["state"] == "stale_champion", "and nobody is asked"
     assert outcome(night) == ("stale_champion", 3, 4)
 
 
 def test_an_approved_verdict_gone_stale_promotes_nobody(night: Context) -> None:
-    decided = champion.decide(night, RUN, "test", approval=True)
+    decided = asked_for_approval(night)
     assert decided["state"] == "awaits_approval"
     verdict_id = decided["verdict_id"]
     assert outcome(night) == ("running", 1, 1)
@@ -109,6 +117,44 @@ def test_an_approved_verdict_gone_stale_promotes_nobody(night: Context) -> None:
 
 
 def test_deciding_again_after_the_promotion_changes_nothing(night: Context) -> None:
-    first = champion.decide(night, RUN, "test", approval=False)
-    assert champion.decide(night, RUN, "test", approval=False) == first
+    first = champion.decide(night, RUN, "test")
+    assert champion.decide(night, RUN, "test") == first
     assert outcome(night) == ("promoted", 1, 9)
+
+
+def test_a_verdict_that_waits_for_a_person_says_on_what_evidence(night: Context) -> None:
+    decided = asked_for_approval(night)
+    assert (decided["state"], decided["challenger"], decided["champion"]) == ("awaits_approval", "femur:9", "femur:1")
+    assert decided["rules"][0] == "24 comparison cases, at least 20 needed"
+    assert outcome(night) == ("running", 1, 1)
+
+
+def test_asking_again_does_not_go_round_the_person(night: Context) -> None:
+    asked_for_approval(night)
+    assert champion.decide(night, RUN, "cli:someone")["state"] == "awaits_approval"
+    assert outcome(night) == ("running", 1, 1)
+
+
+def test_a_declined_run_stays_declined(night: Context) -> None:
+    verdict_id = asked_for_approval(night)["verdict_id"]
+    champion.settle_approval(night, verdict_id, approved=False, actor="test")
+    assert champion.decide(night, RUN, "test")["state"] == "declined"
+    champion.settle_approval(night, verdict_id, approved=True, actor="another")
+    assert outcome(night) == ("declined", 1, 1)
+
+
+def test_a_failed_step_that_was_cleared_leads_to_the_outcome(night: Context) -> None:
+    with night.registry.writing() as session:
+        conclude(session, RUN, "failed", "a step before the outcome failed", night.now())
+    champion.decide(night, RUN, "test")
+    assert outcome(night) == ("promoted", 1, 9)
+
+
+def test_promotion_and_outcome_are_one_transaction(night: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(champion, "conclude", dies)
+    with pytest.raises(KeyboardInterrupt):
+        champion.decide(night, RUN, "test")
+    assert outcome(night) == ("running", 1, 1)

@@ -114,7 +114,7 @@ def test_fit_records_every_epoch_and_ends_with_the_best_ones_weights() -> None:
     dices = [epoch.val_dice for epoch in journal.epochs]
     assert (memory.epochs, memory.best_dice) == (4, max(dices))
     assert memory.best_epoch == dices.index(max(dices)) + 1
-    best, remembered = checkpoint.unpack(journal.best() or b"")
+    best, remembered = checkpoint.unpack(journal.kept()[1] or b"")
     assert (remembered.epochs, remembered.best_epoch) == (memory.best_epoch, memory.best_epoch)
     now = checkpoint.state_of(trained)
     assert now.keys() == best.keys()
@@ -195,7 +195,7 @@ def test_fit_that_ended_is_not_trained_again(nothing: Batches) -> None:
 def test_trial_goes_on_from_its_parents_best_epoch_with_the_parents_epochs_done(nothing: Batches) -> None:
     parent = MemoryJournal()
     fit(Scripted([0.5, 0.8, 0.6]), nothing, nothing, plan(3), parent)
-    journal = MemoryJournal(inherited=parent.best())
+    journal = MemoryJournal(inherited=parent.kept()[1])
     network = Scripted([0.7, 0.9])
     memory = fit(network, nothing, nothing, plan(5, first_epoch=3), journal)
     assert [epoch.epoch for epoch in journal.epochs] == [4, 5]
@@ -245,7 +245,7 @@ def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, monkeypa
     assert kept_epochs(journal) == [1, 4, 7, 8]  # the first, then when 12 s have gone, and the last
     assert [epoch.epoch for epoch in journal.epochs] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert (memory.best_epoch, float(network.counter)) == (2, 2)  # found between two checkpoints
-    assert checkpoint.unpack(journal.best() or b"")[1].epochs == 2
+    assert checkpoint.unpack(journal.kept()[1] or b"")[1].epochs == 2
 
     killed = SlowJournal(clock)
     with pytest.raises(StopIteration):  # the script ends after epoch 3: epochs 2 and 3 have rows, no checkpoint
@@ -264,7 +264,7 @@ def test_loss_that_is_no_number_diverges_and_leaves_the_epoch_before(nothing: Ba
     with pytest.raises(Diverged, match="epoch 2 of test"):
         fit(Scripted([0.5, 0.6], [0.5, loss]), nothing, nothing, plan(2), journal)
     assert [epoch.epoch for epoch in journal.epochs] == [1]
-    assert journal.latest() == journal.states[0]
+    assert journal.kept()[0] == journal.states[0]
 
 
 def test_nan_weights_diverge() -> None:

@@ -16,9 +16,10 @@ from sqlalchemy import select
 
 from femur_tasks.dataset import shards
 from femur_tasks.dataset.manifest import Manifest
-from femur_tasks.errors import NotFound
+from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.tables import Base, Dataset, DatasetCase, DatasetVersion, IncomingObject
+from femur_tasks.steps import ingest as steps_ingest
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.incoming import ingest_incoming, look_for_incoming
 from femur_tasks.steps.ingest import Ingested, ingest
@@ -262,6 +263,8 @@ def test_few_test_cases_are_a_warning_that_names_the_gate(context: Context, tmp_
     (warning,) = result.problems
     assert (warning.code, warning.found, warning.is_error) == ("few_test_cases", "1 test cases", False)
     assert "20" in warning.expected
+    with context.registry.reading() as session:
+        assert session.get_one(DatasetVersion, result.digest).problems == [warning.as_dict()]
 
 
 def test_result_is_small_and_plain(context: Context, tmp_path: Path) -> None:
@@ -423,7 +426,7 @@ def ledger(context: Context) -> list[tuple[str, str, str | None]]:
         return [(row.key, row.state, row.digest) for row in rows]
 
 
-DEFAULTS = IngestParameters(size=32, budget="smoke")
+DEFAULTS = IngestParameters(size=32)
 
 
 def test_dropped_object_waits_once_under_the_dataset_of_its_folder(context: Context, drop: Callable[..., str]) -> None:
@@ -524,3 +527,56 @@ def test_drop_keeps_the_standing_order_of_its_dataset(
     with context.registry.reading() as session:
         dataset = session.get_one(Dataset, "femur")
         assert (dataset.model, dataset.budget) == ("hip", "full")
+
+
+def test_drop_is_read_as_its_dataset_was_before(context: Context, drop: Callable[..., str], tmp_path: Path) -> None:
+    first = ingest(context, IngestParameters(path=str(write_flat(tmp_path / "flat")), femur_label=2, size=40))
+    drop("incoming/femur/v1.zip", F="train", G="train")
+    second = ingest_incoming(context, look_for_incoming(context)[0], IngestParameters())
+    with context.registry.reading() as session:
+        versions = [session.get_one(DatasetVersion, found.digest) for found in (first, second)]
+        assert [(version.femur_label, version.size) for version in versions] == [(2, 40), (2, 40)]
+
+
+def test_second_ingest_keeps_what_it_does_not_name(context: Context, tmp_path: Path) -> None:
+    run(context, write_flat(tmp_path / "one"), model="hip", budget="smoke")
+    run(context, write_flat(tmp_path / "two", [*FLAT, "X"]))
+    with context.registry.reading() as session:
+        dataset = session.get_one(Dataset, "femur")
+        assert (dataset.model, dataset.budget) == ("hip", "smoke")
+
+
+def test_first_ingest_that_names_nothing_gets_the_defaults(context: Context, tmp_path: Path) -> None:
+    result = ingest(context, IngestParameters(path=str(write_flat(tmp_path))))
+    with context.registry.reading() as session:
+        version, dataset = session.get_one(DatasetVersion, result.digest), session.get_one(Dataset, "femur")
+        assert (version.femur_label, version.size, dataset.model, dataset.budget) == (1, 256, "femur", "nightly")
+
+
+def test_full_disk_leaves_the_drop_waiting(
+    context: Context, drop: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop("incoming/femur/v1.zip")
+    (row,) = look_for_incoming(context)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(FemurError, match="Make room"):
+        ingest_incoming(context, row, DEFAULTS)
+    assert look_for_incoming(context) == [row]
+
+
+def test_version_that_comes_in_between_carries_its_splits(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (
+        write_reference(tmp_path / "one"),
+        write_reference(tmp_path / "two", {**REFERENCE, "E": "train", "F": "test"}),
+    )
+    real = steps_ingest._stored
+
+    def meanwhile(*arguments: Any) -> Manifest:
+        monkeypatch.setattr(steps_ingest, "_stored", real)
+        run(context, one)
+        return real(*arguments)
+
+    monkeypatch.setattr(steps_ingest, "_stored", meanwhile)
+    assert splits_of(context, run(context, two).digest)["E"] == "test"

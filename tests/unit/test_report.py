@@ -382,6 +382,7 @@ def dataset_rows(cases: int = 2) -> list[Any]:
         val_cases=0,
         test_cases=cases,
         manifest_key="manifests/none",
+        problems=[],
         created_at=STARTED,
     )
     warning = Problem("resampled", "SYN_0000", "two sizes", "one size", False).as_dict()

@@ -37,7 +37,12 @@ def opened(context: Context, run_id: str = "run-1", trigger: str = "cli", **aske
 
 def retrained(context: Context, run_id: str = "run-1", state: str = "promoted", **asked: Any) -> None:
     assert opened(context, run_id, **asked)["news"]
-    conclude(context, run_id, state, "done")
+    concluded(context, run_id, state, "done")
+
+
+def concluded(context: Context, run_id: str, state: str, detail: str) -> None:
+    with context.registry.writing() as session:
+        conclude(session, run_id, state, detail, context.now())
 
 
 def run(context: Context, run_id: str = "run-1") -> Run:
@@ -198,7 +203,7 @@ def test_of_several_datasets_the_one_that_waits_longest_goes_first(context: Cont
     for night in range(4):
         found = opened(context, f"night-{night}")
         order.append(found["dataset"].partition("@")[0])
-        conclude(context, f"night-{night}", "refused", "done")
+        concluded(context, f"night-{night}", "refused", "done")
     assert order == ["back", "ankle", "chest", ""]
 
 
@@ -209,7 +214,7 @@ def test_a_dataset_that_always_fails_lets_the_others_have_their_turn(context: Co
     for night in range(4):
         found = opened(context, f"night-{night}")
         order.append(found["dataset"].partition("@")[0])
-        conclude(context, f"night-{night}", "failed", "out of memory")
+        concluded(context, f"night-{night}", "failed", "out of memory")
     assert order == ["ankle", "back", "ankle", "back"]
 
 
@@ -239,12 +244,12 @@ def test_opening_again_after_nothing_new_stays_nothing_new(context: Context) -> 
 def test_clearing_a_failed_run_lets_it_go_on(context: Context) -> None:
     digest = ingested(context)
     opened(context)
-    conclude(context, "run-1", "failed", "a step before the verdict failed: see its log")
+    concluded(context, "run-1", "failed", "a step before the verdict failed: see its log")
     assert run(context).finished_at is not None
     found = opened(context)
     assert (found["news"], found["dataset"]) == (True, f"femur@{digest}")
     assert (run(context).state, run(context).finished_at) == ("running", None)
-    conclude(context, "run-1", "promoted", "every rule of the policy holds")
+    concluded(context, "run-1", "promoted", "every rule of the policy holds")
     assert run(context).state == "promoted"
 
 
@@ -252,9 +257,9 @@ def test_clearing_a_failed_run_lets_it_go_on(context: Context) -> None:
 def test_what_is_concluded_stays(context: Context, state: str) -> None:
     ingested(context)
     opened(context)
-    conclude(context, "run-1", state, "first")
+    concluded(context, "run-1", state, "first")
     opened(context)
-    conclude(context, "run-1", "failed", "second")
+    concluded(context, "run-1", "failed", "second")
     assert (run(context).state, run(context).detail) == (state, "first")
 
 

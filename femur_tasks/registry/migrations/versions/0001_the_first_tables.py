@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("val_cases", sa.Integer(), nullable=False),
         sa.Column("test_cases", sa.Integer(), nullable=False),
         sa.Column("manifest_key", sa.String(), nullable=False),
+        sa.Column("problems", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["name"], ["dataset.name"], name=op.f("fk_dataset_version_name_dataset")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_dataset_version")),

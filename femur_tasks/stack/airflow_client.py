@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import httpx
 
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.settings import Settings
+from femur_tasks.stack.secrets import ADMIN, airflow_password
 
 ENDED = ("success", "failed")
 
@@ -23,7 +23,8 @@ class AirflowClient:
         user, password: of an Airflow user who may trigger DAGs.
 
     Raises:
-        Unreachable: nothing answers there, or it refuses the log-in.
+        Unreachable: nothing answers there.
+        FemurError: it refuses the log-in.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
@@ -90,8 +91,8 @@ def connect(settings: Settings) -> AirflowClient:
 
     Raises:
         Unreachable: the stack was never started, or does not answer.
+        NotFound: Airflow's password is gone.
     """
-    passwords = settings.home / "airflow" / "simple_auth_manager_passwords.json.generated"
-    if not settings.airflow_url or not passwords.exists():
+    if not settings.airflow_url:
         raise Unreachable("Expected a running embedded stack. Received: none.", "Start it with `femur up`.")
-    return AirflowClient(settings.airflow_url, "admin", json.loads(passwords.read_text())["admin"])
+    return AirflowClient(settings.airflow_url, ADMIN, airflow_password(settings.home))
