@@ -231,8 +231,8 @@ def _surface(mask: Mask) -> Mask:
 
 def _surface_distances(a: Mask, b: Mask, sampling: tuple[float, float]) -> tuple[float, float]:
     """HD95 and ASSD of two surfaces, neither of them empty, in the unit of `sampling`."""
-    # Outlines are few pixels of a large picture: a tree took a ninth of the time at 2860 x 2860. A noisy prediction is nearly
-    # all outline, and there the distance transform, whose time hangs on the picture's size only, is faster.
+    # Outlines are few pixels of a large picture: a tree took a ninth of the time at 2860 x 2860. A noisy prediction is
+    # nearly all outline, and there the distance transform, whose time hangs on the picture's size only, is faster.
     measure = _nearest_by_tree if np.count_nonzero(a) + np.count_nonzero(b) <= _TREE_POINTS else _nearest_by_transform
     distances = np.concatenate([measure(a, b, sampling), measure(b, a, sampling)])
     return float(np.percentile(distances, 95)), float(distances.mean())
