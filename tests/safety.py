@@ -25,12 +25,13 @@ def listened(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
 def open_to_others(home: Path) -> list[Path]:
     """Files and folders of the home that another user could read; the store's lie in a folder that is closed."""
     paths = [home, *(path for path in home.rglob("*") if home / "store" not in path.parents)]
-    return [path for path in paths if path.exists() and stat.S_IMODE(path.lstat().st_mode) & 0o077]
+    return [path for path in paths if not path.is_symlink() and stat.S_IMODE(path.lstat().st_mode) & 0o077]
 
 
 def secrets_in_logs(home: Path) -> list[str]:
     """Log files that hold a generated credential."""
-    secrets = set(json.loads((home / "secrets.json").read_text()).values())
+    known = json.loads((home / "secrets.json").read_text())
+    secrets = {secret for name, secret in known.items() if name != "s3_access_key"}  # a name, which the store logs
     if passwords_file(home).exists():
         secrets.add(airflow_password(home))
     logs = [path for path in (home / "logs").rglob("*") if path.is_file()]

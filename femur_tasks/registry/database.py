@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from femur_tasks.errors import Unreachable
+from femur_tasks.errors import FemurError, Unreachable
 
 _BUSY_TIMEOUT_S = 30
 _WRITES = "femur_writes"
@@ -62,7 +62,13 @@ def _engine(url: str) -> Engine:
         parts = make_url(url)
         if parts.drivername == "postgresql":  # SQLAlchemy 2.1 would take psycopg, which is not installed
             parts = parts.set(drivername="postgresql+psycopg2")
-        return create_engine(parts, pool_pre_ping=True)
+        try:
+            return create_engine(parts, pool_pre_ping=True)
+        except ModuleNotFoundError as err:
+            raise FemurError(
+                f"Expected the driver of {parts.drivername}. Received: no module {err.name}.",
+                'Install it beside the rest: `.venv/bin/uv pip install -p .venv -e ".[postgres]"`.',
+            ) from err
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")

@@ -60,7 +60,7 @@ def model_version(session: Session, name: str) -> Row:
         )
     ).first()
     if found is None:
-        raise NotFound(f"Expected MODEL:VERSION. Received: {name}.", "See `femur registry list`.")
+        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "See `femur registry list`.")
     row = next(row for row in model_registry(session, model) if row["version"] == found.version)
     verdicts = session.scalars(
         select(VerdictRow).where(VerdictRow.challenger_id == found.id).order_by(VerdictRow.id.desc())

@@ -197,6 +197,12 @@ def test_database_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
         runs(session)
 
 
+def test_driver_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(FemurError, match="postgres"):
+        Registry("postgresql://someone@nowhere/registry")
+
+
 def test_writer_waits_for_the_one_before(registry: Registry) -> None:
     """On SQLite the second waits for the file's lock, on PostgreSQL for the row's; nobody's write is lost."""
     with registry.writing() as session:
