@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,13 +14,16 @@ from femur_tasks.stack.secrets import airflow_password, passwords_file
 
 
 def listened(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
-    """Addresses and ports on which these processes listen."""
-    return {
-        (connection.laddr.ip, connection.laddr.port)
-        for process in processes
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    """Addresses and ports on which these processes listen; those that Airflow closes show theirs to root alone."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.AccessDenied):
+            found |= {
+                (connection.laddr.ip, connection.laddr.port)
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return found
 
 
 def open_to_others(home: Path) -> list[Path]:
