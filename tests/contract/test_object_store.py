@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from femur_tasks import storage
 from femur_tasks.errors import DigestMismatch, NotFound, Unreachable
 from femur_tasks.settings import Settings
 from femur_tasks.storage import MemoryStore, S3Store, digest_in, open_store
@@ -64,6 +65,24 @@ class TestObjectStore:
         assert hashlib.sha256(store.get(store.put(tmp_path / "file", "raw"))).digest() == (
             hashlib.sha256(LARGE[::-1]).digest()
         )
+
+    def test_object_sent_in_parts_is_read_back_and_mended_when_damaged(
+        self, store: Store, fresh: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_PART", 5 << 20)
+        data = fresh + LARGE
+        key = store.put(data, "raw")
+        found = store.stat(key)
+        assert found is not None
+        assert isinstance(store, MemoryStore) or found.etag.endswith("-3"), "or it was not sent in parts"
+        sent = store.bytes_sent
+        assert (store.put(data, "raw"), store.bytes_sent) == (key, sent)
+        monkeypatch.setattr(storage, "_PART", 64 << 20)  # else this would be read back and found out at once
+        store.put_named(b"damaged" + LARGE, key)
+        with pytest.raises(DigestMismatch):
+            store.get(key)
+        assert store.put(data, "raw") == key
+        assert store.get(key) == data
 
     @pytest.mark.parametrize("data", [b"sent once", LARGE], ids=["small", "12 MiB"])
     def test_second_put_moves_nothing(self, store: Store, data: bytes) -> None:
