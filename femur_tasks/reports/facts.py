@@ -50,7 +50,7 @@ class DatasetFacts:
     digest: str
     source: str
     size: int
-    femur_label: int
+    femur_class: str
     train_cases: int
     val_cases: int
     test_cases: int

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from femur_tasks.dataset.problems import Problem
-from femur_tasks.evaluation.charts import curves_svg, differences_svg
-from femur_tasks.evaluation.facts import RunFacts, RunReport, Scores
+from femur_tasks.reports import page
+from femur_tasks.reports.charts import curves_svg, differences_svg
+from femur_tasks.reports.facts import RunReport, Scores
+
+_TONES: Final = {"promoted": "good", "failed": "bad", "refused": "bad"}
 
 
 def render(report: RunReport) -> str:
     """The report as one HTML page without scripts or links to anything outside itself."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "value": _value,
-        "moment": _moment,
-        "dice": _dice,
-        "data_uri": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
-    }
-    return environment.get_template("report.html").render(
+    return page.render(
+        "run.html",
         report=report,
         headline=headline(report),
+        name=report.run.run_id,
+        state=report.run.state,
+        tone=_TONES.get(report.run.state, "calm"),
         evidence=evidence(report),
-        period=_period(report.run),
+        period=page.period(report.run.started_at, report.run.finished_at),
         rules=_rules(report),
         warnings=_warnings(report),
         trials=sorted(report.trials, key=lambda trial: -1.0 if trial.score is None else trial.score, reverse=True),
@@ -88,7 +77,7 @@ def evidence(report: RunReport) -> str:
 
 def _with_interval(scores: Scores) -> str:
     interval = f" [{scores.interval.low:.4f}, {scores.interval.high:.4f}]" if scores.interval else ""
-    return _dice(scores.mean_dice) + interval
+    return page.dice(scores.mean_dice) + interval
 
 
 def _rules(report: RunReport) -> list[tuple[str, str, str, str, bool]]:
@@ -98,7 +87,7 @@ def _rules(report: RunReport) -> list[tuple[str, str, str, str, bool]]:
         numbers = [number for number in (reason.value, reason.threshold) if number is not None]
         text = "{:.0f}" if all(float(number).is_integer() for number in numbers) else "{:.4f}"
         value, threshold = (
-            _NOTHING if number is None else text.format(number) for number in (reason.value, reason.threshold)
+            page.NOTHING if number is None else text.format(number) for number in (reason.value, reason.threshold)
         )
         rows.append((reason.code, reason.sentence, value, threshold, reason.passed))
     return rows
@@ -111,37 +100,6 @@ def _warnings(report: RunReport) -> list[tuple[str, list[Problem]]]:
     return sorted(by_code.items(), key=lambda item: -len(item[1]))
 
 
-_NOTHING: Final = "\u2013"
-
-
 def _names(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every name once, in the order of first sight."""
     return list(dict.fromkeys(name for values in settings for name in values))
-
-
-def _dice(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.4f}"
-
-
-def _value(value: Any) -> str:
-    """A parameter as people write it."""
-    if value is None or value == "":
-        return _NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _moment(at: datetime | None) -> str:
-    return f"{at.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0") if at else _NOTHING
-
-
-def _period(run: RunFacts) -> str:
-    """When it ran; the day once where start and end share it."""
-    start, end = _moment(run.started_at), _moment(run.finished_at)
-    if run.finished_at is None:
-        return f"Since {start}"
-    day, _, _ = start.partition(",")
-    return start if start == end else f"{start.removesuffix(' UTC')} to {end.removeprefix(f'{day}, ')}"

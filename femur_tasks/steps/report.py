@@ -13,20 +13,8 @@ from femur_tasks.dataset.problems import Problem
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import FemurError, NotFound
-from femur_tasks.evaluation.facts import (
-    Candidate,
-    Comparison,
-    Curve,
-    DatasetFacts,
-    RunFacts,
-    RunReport,
-    Scores,
-    TrialFacts,
-    WorstCase,
-)
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
 from femur_tasks.evaluation.overlays import overlay, png_bytes
-from femur_tasks.evaluation.report import render
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.queries import newest_verdict, reasons_of
 from femur_tasks.registry.tables import (
@@ -43,6 +31,18 @@ from femur_tasks.registry.tables import (
     TrialEpoch,
     VerdictRow,
 )
+from femur_tasks.reports.facts import (
+    Candidate,
+    Comparison,
+    Curve,
+    DatasetFacts,
+    RunFacts,
+    RunReport,
+    Scores,
+    TrialFacts,
+    WorstCase,
+)
+from femur_tasks.reports.run import render
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.run import pinned_manifest
 
@@ -126,14 +126,16 @@ def _dataset(session: Session, digest: str) -> DatasetFacts:
         digest=digest,
         source=version.source,
         size=version.size,
-        femur_label=version.femur_label,
+        femur_class=version.femur_class or "",
         train_cases=version.train_cases,
         val_cases=version.val_cases,
         test_cases=version.test_cases,
         synthetic_cases=sum(case.case_id.startswith(_SYNTHETIC) for case in cases),
         created_at=version.created_at,
         warnings=tuple(
-            Problem(**problem) for found in (version.problems, *(case.problems for case in cases)) for problem in found
+            Problem.from_dict(problem)
+            for found in (version.problems, *(case.problems for case in cases))
+            for problem in found
         ),
     )
 
@@ -296,7 +298,7 @@ def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequen
 
     model, spec = artefact.unpack(context.store.get(artefact_key))
     overlays = {}
-    for key in pinned_manifest(context, digest).shards["test"]:
+    for key in pinned_manifest(context, digest).shard_keys("test"):
         shard = unpack(context.store.get(key))
         chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
         if not chosen:

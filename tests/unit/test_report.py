@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,8 @@ import pytest
 
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.errors import NotFound
-from femur_tasks.evaluation.facts import (
-    Candidate,
-    Comparison,
-    Curve,
-    DatasetFacts,
-    RunFacts,
-    RunReport,
-    Scores,
-    TrialFacts,
-    WorstCase,
-)
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval
 from femur_tasks.evaluation.overlays import png_bytes
-from femur_tasks.evaluation.report import evidence, headline, render
 from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.tables import (
@@ -50,10 +37,23 @@ from femur_tasks.registry.tables import (
     VerdictReason,
     VerdictRow,
 )
+from femur_tasks.reports.facts import (
+    Candidate,
+    Comparison,
+    Curve,
+    DatasetFacts,
+    RunFacts,
+    RunReport,
+    Scores,
+    TrialFacts,
+    WorstCase,
+)
+from femur_tasks.reports.run import evidence, headline, render
 from femur_tasks.settings import Settings
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.report import write_report
 from femur_tasks.storage import MemoryStore
+from tests.pages import Page, assert_accessible, assert_self_contained, text_of
 
 STARTED = datetime(2026, 3, 3, 2, 0, tzinfo=UTC)
 DIGEST = "9f3c2a71b0de" + "0" * 52
@@ -94,13 +94,13 @@ def full_report(state: str = "promoted") -> RunReport:
             digest=DIGEST,
             source="incoming/femur.zip",
             size=256,
-            femur_label=1,
+            femur_class="1",
             train_cases=5,
             val_cases=2,
             test_cases=3,
             synthetic_cases=10,
             created_at=STARTED,
-            warnings=(Problem("resampled", "SYN_0003", "two sizes", "one size", False),),
+            warnings=(Problem("soft_mask", "SYN_0003", "two sizes", "one size", False),),
         ),
         comparison=Comparison(
             challenger="femur:9",
@@ -142,42 +142,12 @@ def full_page() -> str:
     return render(full_report())
 
 
-class _Page(HTMLParser):
-    """Tags with their attributes, and how deep each opened tag was closed again."""
-
-    VOID = frozenset({"meta", "img", "br", "path", "use", "rect"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-
-def text_of(page: str) -> str:
-    """What a reader sees, in one line."""
-    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
-    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
-
-
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("whole", [True, False], ids=["everything", "run_only"])
 def test_every_outcome_is_one_well_formed_page(state: str, whole: bool) -> None:
     report = chartless_report(state) if whole else RunReport(run_facts(state))
     page = render(report)
-    parsed = _Page(page)
+    parsed = Page(page)
     assert parsed.open == []
     assert [tag for tag, _ in parsed.tags].count("h1") == 1
     assert headline(report) in page
@@ -235,7 +205,7 @@ def test_facts_of_every_section_are_shown(full_page: str) -> None:
         "0000 1 0 1–3 0.00074 0.2 0.8123 1 completed",  # noqa: RUF001
         "0001 1 0 1–3 0.00074 0.2 – 3 failed: loss is nan",  # noqa: RUF001
         f"digest {DIGEST}",
-        "resampled 1 SYN_0003: two sizes (one size)",
+        "soft_mask 1 SYN_0003: two sizes (one size)",
         "families baseline, unet",
         "keras 3.15.1",
         "The data is synthetic: 10 of 10 cases",
@@ -287,28 +257,12 @@ def test_markup_in_facts_stays_text() -> None:
 
 
 def test_page_needs_no_network_and_no_script(full_page: str) -> None:
-    page = full_page
-    assert "http://" not in page
-    assert "https://" not in page
-    parsed = _Page(page)
-    assert {"script", "link", "iframe"}.isdisjoint(tag for tag, _ in parsed.tags)
-    sources = [attributes["src"] for _, attributes in parsed.tags if "src" in attributes]
-    assert sources
-    assert all(str(source).startswith("data:image/png;base64,") for source in sources)
-    assert all(str(attributes.get("href", "#")).startswith("#") for _, attributes in parsed.tags)
-    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+    assert "data:image/png;base64," in full_page
+    assert_self_contained(full_page)
 
 
 def test_pictures_tables_and_ids_are_accessible(full_page: str) -> None:
-    page = full_page
-    tags = _Page(page).tags
-    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
-    assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "svg")
-    assert page.count("<caption>") == page.count("<table")
-    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    used = set(re.findall(r'(?:url\(#|href="#|aria-labelledby=")([^)"]+)', page))
-    assert used <= set(ids)
+    assert_accessible(full_page)
 
 
 def test_charts_take_the_colours_of_the_page_and_keep_text_as_text(full_page: str) -> None:
@@ -336,7 +290,7 @@ def test_same_facts_give_the_same_bytes(full_page: str) -> None:
 
 def test_rendering_loads_neither_keras_nor_the_registry_database() -> None:
     code = (
-        "import sys, femur_tasks.evaluation.report; "
+        "import sys, femur_tasks.reports.run; "
         "sys.exit(', '.join({'keras', 'tensorflow', 'sqlalchemy', 'matplotlib', 'airflow'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
@@ -376,7 +330,7 @@ def dataset_rows(cases: int = 2) -> list[Any]:
         name="femur",
         source="incoming/femur.zip",
         size=256,
-        femur_label=1,
+        femur_class="1",
         cases=cases,
         train_cases=0,
         val_cases=0,
@@ -385,7 +339,7 @@ def dataset_rows(cases: int = 2) -> list[Any]:
         problems=[],
         created_at=STARTED,
     )
-    warning = Problem("resampled", "SYN_0000", "two sizes", "one size", False).as_dict()
+    warning = Problem("soft_mask", "SYN_0000", "two sizes", "one size", False).as_dict()
     rows = [
         DatasetCase(
             digest=DIGEST,
@@ -463,7 +417,7 @@ def test_a_run_that_failed_before_any_model_version_leaves_its_curve_and_dataset
     assert "The retrain of femur failed without a verdict" in text
     assert "The run made no model version." in text
     assert "Training curves" in text
-    assert "resampled 1 SYN_0000: two sizes (one size)" in text
+    assert "soft_mask 1 SYN_0000: two sizes (one size)" in text
     assert "The data is synthetic: 2 of 2 cases" in text
 
 

@@ -1,0 +1,1 @@
+"""The pages that a run and an ingest leave: facts in, one self-contained HTML page out."""
