@@ -1,141 +1,194 @@
-"""Sources: a folder, a .zip or a .tar.gz becomes a folder to read, unpacked with limits."""
+"""Archives: .zip, and .tar plain or compressed, unpacked into a folder with limits.
+
+No message names a member: file names may hold patients' names. Members are told by their number, counted from 1.
+"""
 
 from __future__ import annotations
 
 import errno
-import lzma
+import os
+import re
 import shutil
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import IO, Self
+from typing import BinaryIO
+from unicodedata import category
 
-from femur_tasks.errors import FemurError, NotFound, Rejected
+from femur_tasks.dataset import tars, zips
+from femur_tasks.dataset.inflating import BLOCK_BYTES, BROKEN, INFLATERS, NAMELESS, inflated
+from femur_tasks.dataset.problems import Faulty
+from femur_tasks.errors import FemurError
 
-MAX_MEMBERS = 400_000
 MAX_BYTES = 64 << 30
-_BLOCK = 1 << 20
-_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE}  # no fault of the archive's
-_MAKE_ROOM = "Make room where TMPDIR points, then try again."
-_BROKEN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
+MAX_MEMBERS = 400_000
+FREE_BYTES = 512 << 20
+"""What any archive may unpack to: masks alone deflate 1000 to 1, so a small archive says little of what is in it."""
+MAX_RATIO = 100
+"""And as many times its own size on top: a whole dataset, radiographs and all, deflates 2 to 1."""
+FREE_MEMBERS = 10_000
+BYTES_A_MEMBER = 100
+"""And a member for so many bytes of the archive on top: even an empty file's name takes that, unless it is made up."""
+_MAX_PART_BYTES = 255
+_MAX_NAME_BYTES = 1024
+_MAX_DEPTH = 64
+_MARKS = {
+    "zip": rb"PK(\x03\x04|\x05\x06|\x07\x08)",  # also an empty one, and one of several parts
+    "bz2": rb"BZh[1-9]1AY&SY",
+    "xz": rb"\xfd7zXZ\0",
+    "zst": rb"\x28\xb5\x2f\xfd",
+    "7z": rb"7z\xbc\xaf\x27\x1c",
+    "rar": rb"Rar!\x1a\x07",
+}
+_HEAD_BYTES = 4096
+_EXPECTED = "a .zip, or a .tar, plain or as .gz, .bz2, .xz or .zst"
+_INSIDE = "plain names of files inside the archive's folder"
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The folder with the source's files: the source itself, or a temporary folder that is removed afterwards.
+def is_archive(path: Path) -> bool:
+    """Whether its content is that of an archive, also of a kind that can't be unpacked; a .nii.gz is none.
 
     Raises:
-        NotFound: nothing is at `path`.
-        FemurError: the disk is full or broken.
-        Rejected: it is no folder and no archive, or an archive that would write outside its folder, holds links
-            or devices, or expands past the limits.
+        OSError: it can't be read.
     """
-    if path.is_dir():
-        yield path
-        return
-    if not path.is_file():
-        raise NotFound(f"Expected a folder or an archive. Received: {path}, which is not there.")
-    with TemporaryDirectory(prefix="femur-ingest-") as folder:
-        target = Path(folder)
+    with path.open("rb") as file:
+        return _kind(file.read(_HEAD_BYTES)) is not None
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack into an existing empty folder; when it raises, what came out before that is still there.
+
+    Raises:
+        Faulty: `broken_archive`; `hostile_archive`: it would write outside the folder, holds links or devices, hides
+            something or is a bomb; `nested_archive`; `too_large`.
+        FemurError: a fault of this machine, such as a full disk.
+    """
+    number = 0
+    try:
+        budget = _Budget(archive.stat().st_size, folder)
+        with archive.open("rb") as file:
+            for number, member in enumerate(_members(file, budget), 1):
+                budget.take(member, number)
+    except BROKEN as err:  # from None: their texts, and what they were raised from, name members
+        if isinstance(err, OSError) and err.errno is not None:
+            room = (
+                "Make room where TMPDIR points"
+                if err.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "Look at the disk and its permissions"
+            )
+            todo = f"{room}, then try again."
+            raise FemurError(f"Expected to unpack an archive. Received: {err.strerror}.", todo) from None
+        why = f": {err}" if isinstance(err, NAMELESS) else ""
+        found = f"one that is damaged or breaks off near member {number or 1}{why}"
+        raise Faulty("broken_archive", found, "a whole archive") from None
+
+
+def _kind(head: bytes) -> str | None:
+    """What kind of archive begins so, `gz` only where a tar is in it."""
+    for kind, mark in _MARKS.items():
+        if re.match(mark, head):
+            return kind
+    if head.startswith(b"\x1f\x8b"):
         try:
-            if zipfile.is_zipfile(path):
-                _unpack_zip(path, target)
-            elif tarfile.is_tarfile(path):
-                _unpack_tar(path, target)
-            else:
-                raise Rejected(f"Expected a folder, .zip or .tar.gz. Received: {path.name}.")
-        except _BROKEN as err:
-            if isinstance(err, OSError) and err.errno in _OURS:
-                raise FemurError(f"Expected to unpack {path.name}. Received: {err.strerror}.", _MAKE_ROOM) from err
-            raise Rejected(f"Expected a whole archive. Received: {path.name}, which is broken: {err}.") from err
-        yield target
+            start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, tars.BLOCKSIZE)
+        except zlib.error:
+            return None
+        return "gz" if _kind(start) == "tar" else None
+    return "tar" if tars.parsed(head[: tars.BLOCKSIZE]) else None
+
+
+def _members(file: BinaryIO, budget: _Budget) -> Iterator[tars.Member]:
+    kind = _kind(file.read(_HEAD_BYTES))
+    if kind == "zip":
+        for member in zips.members(file, budget.max_members):
+            yield replace(member, blocks=budget.counted(member.blocks))
+        return
+    file.seek(0)
+    if kind == "tar":
+        blocks = iter(partial(file.read, BLOCK_BYTES), b"")
+    elif kind and kind in INFLATERS:
+        blocks = inflated(file.read, INFLATERS[kind])
+    elif kind is None and zips.has_end(file):
+        raise Faulty("hostile_archive", "data in front of a zip", "a zip from its first byte on")
+    else:
+        raise Faulty("broken_archive", f"a .{kind}" if kind else "something else", _EXPECTED)
+    yield from tars.members(budget.counted(blocks))
 
 
 class _Budget:
-    """Counts members and bytes of one archive against the limits."""
+    """Writes members below a folder, and counts what really comes out, whatever headers promise."""
 
-    def __init__(self, archive: str) -> None:
-        self._archive = archive
+    def __init__(self, archive_bytes: int, folder: Path) -> None:
+        self.max_members = min(MAX_MEMBERS, FREE_MEMBERS + archive_bytes // BYTES_A_MEMBER)
+        self._max_bytes = FREE_BYTES + MAX_RATIO * archive_bytes
+        self._folder = folder
+        self._folders = {PurePosixPath()}
         self._members = 0
         self._bytes = 0
 
-    def target(self, folder: Path, name: str) -> Path:
-        """Where a member goes: below `folder`, whatever its name says."""
+    def counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks, until they are too many."""
+        for block in blocks:
+            self._bytes += len(block)
+            if self._bytes > MAX_BYTES:
+                raise Faulty("too_large", "more", f"at most {MAX_BYTES >> 30} GiB when unpacked")
+            if self._bytes > self._max_bytes:
+                raise Faulty("hostile_archive", "a bomb", f"at most {MAX_RATIO} times its size when unpacked")
+            yield block
+
+    def take(self, member: tars.Member, number: int) -> None:
+        """Write a member where its name says, if that is below the folder."""
+        name = member.name.replace("\\", "/")  # as Windows writes it
+        path = PurePosixPath(name)
+        sizes = [len(part.encode(errors="surrogatepass")) for part in path.parts]
+        escapes = path.is_absolute() or ".." in path.parts or (name[1:2] == ":" and name[0].isalpha())
+        huge = max(sizes, default=0) > _MAX_PART_BYTES or sum(sizes) > _MAX_NAME_BYTES or len(sizes) > _MAX_DEPTH
+        if escapes or huge or not all(map(_is_plain, name)):
+            raise Faulty("hostile_archive", f"another name of member {number} of the archive", _INSIDE)
+        if not (member.is_file or member.is_folder):
+            found = f"a link, a device or the like as member {number} of the archive"
+            raise Faulty("hostile_archive", found, "files and folders only")
+        for parent in [*reversed(path.parents), *([path] if member.is_folder else [])]:
+            if parent not in self._folders:
+                self._count()
+                self._make(parent, number)
+        if member.is_file:
+            self._count()
+            self._write(member.blocks, path, number)
+
+    def _count(self) -> None:
         self._members += 1
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if self._members > MAX_MEMBERS:
-            raise Rejected(f"Expected at most {MAX_MEMBERS} members. Received: more in {self._archive}.")
-        hostile = parts and (parts[0] == "/" or ".." in parts or ":" in parts[0])
-        if hostile or not name.isprintable():
-            raise Rejected(f"Expected members inside the archive's folder. Received: {name!r} in {self._archive}.")
-        path = folder.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        if self._members > self.max_members:
+            raise Faulty("too_large", "more", f"at most {self.max_members} members in an archive of this size")
 
-    def copy(self, member: IO[bytes], path: Path) -> None:
-        """Write a member, counting what really comes out instead of what its header promises."""
-        with path.open("wb") as file:
-            while block := member.read(_BLOCK):
-                self._bytes += len(block)
-                if self._bytes > MAX_BYTES:
-                    raise Rejected(
-                        f"Expected at most {MAX_BYTES >> 30} GiB unpacked. Received: more in {self._archive}."
-                    )
-                if len(block) > shutil.disk_usage(path.parent).free:
-                    raise FemurError(f"Expected room on the disk for {self._archive}. Received: none left.", _MAKE_ROOM)
-                file.write(block)
-
-
-def _unpack_zip(path: Path, folder: Path) -> None:
-    budget = _Budget(path.name)
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            target = budget.target(folder, info.filename)
-            if (info.external_attr >> 16) & 0o170000 not in (0, 0o100000, 0o040000):
-                raise Rejected(f"Expected files and folders only. Received: {info.filename!r} in {path.name}.")
-            if not info.is_dir():
-                with archive.open(info) as member:
-                    budget.copy(member, target)
-
-
-def _unpack_tar(path: Path, folder: Path) -> None:
-    budget = _Budget(path.name)
-    with tarfile.open(path, tarinfo=_StrictHeader) as archive:
-        for info in archive:
-            target = budget.target(folder, info.name)
-            if info.isdir():
-                continue
-            member = archive.extractfile(info) if info.isreg() else None
-            if member is None:
-                raise Rejected(f"Expected files and folders only. Received: {info.name!r} in {path.name}.")
-            budget.copy(member, target)
-        # read to the end: a compressed stream has its checksum there
-        while archive.fileobj and (rest := archive.fileobj.read(_BLOCK)):
-            if rest.strip(b"\0"):
-                raise tarfile.ReadError("data after its end")
-
-
-class _StrictHeader(tarfile.TarInfo):
-    """A header that must be whole: the standard one takes a damaged or missing header for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def _make(self, path: PurePosixPath, number: int) -> None:
         try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as err:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the regular mark of the end
-                raise
-            raise tarfile.ReadError(f"{err}") from err
+            (self._folder / path).mkdir(0o700)
+        except FileExistsError:
+            raise _twice(number) from None
+        self._folders.add(path)
+
+    def _write(self, blocks: Iterator[bytes], path: PurePosixPath, number: int) -> None:
+        target = self._folder / path
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except (FileExistsError, IsADirectoryError):
+            raise _twice(number) from None
+        with os.fdopen(descriptor, "wb") as file:
+            for block in blocks:
+                if len(block) > shutil.disk_usage(self._folder).free:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                file.write(block)
+        if is_archive(target):
+            raise Faulty("nested_archive", f"an archive as member {number} of the archive", "plain files and folders")
+
+
+def _twice(number: int) -> Faulty:
+    return Faulty("hostile_archive", f"the path of another member as member {number} of the archive", "one path each")
+
+
+def _is_plain(character: str) -> bool:
+    """Printable, or a blank of another width, as macOS writes into the names of screenshots."""
+    return character.isprintable() or category(character) == "Zs"
