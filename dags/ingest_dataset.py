@@ -1,4 +1,8 @@
-"""Ingest new dataset versions: nightly what waits under incoming/, by hand what the form names."""
+"""Ingest new dataset versions: nightly what waits under incoming/, by hand what the form names.
+
+Each source is fetched and recognised, its cases are converted in parts, side by side, and published one source after
+the other. All of it works in one folder a source, `FEMUR_WORK`, which every worker that ingests must see.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +33,38 @@ def ingest_dataset() -> None:
 
         return [{"path": params["path"]}] if params["path"] else look_for_incoming(open_context())
 
+    @task(doc_md="Fetch and unpack one source, recognise its layout, and cut its cases into parts.")
+    def plan(source: dict[str, str], params: dict[str, Any], run_id: str) -> dict[str, Any]:
+        from femur_tasks.steps import stages
+        from femur_tasks.steps.context import open_context
+
+        return stages.plan(open_context(), source, IngestParameters(**params), run_id)
+
+    @task(doc_md="All parts of all sources, for the conversion to be mapped over.")
+    def spread(plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [part for planned in plans for part in planned["parts"]]
+
+    @task(doc_md="Read, check and convert the cases of one part, one process a core.")
+    def convert(part: dict[str, Any]) -> int:
+        from femur_tasks.steps import stages
+        from femur_tasks.steps.context import open_context
+
+        return stages.convert(open_context(), part)
+
     # one after the other, oldest first: the splits of one version are carried into the next
     @task(
         max_active_tis_per_dagrun=1,
-        doc_md="Validate, convert and publish one source. A refused one is logged with all its problems.",
+        trigger_rule="all_done",
+        doc_md="Judge all cases of one source together and publish the version; all problems are in the log.",
     )
-    def ingest_source(source: dict[str, str], params: dict[str, Any]) -> dict[str, Any]:
-        from femur_tasks.steps import incoming, ingest
+    def publish(planned: dict[str, Any]) -> dict[str, Any]:
+        from femur_tasks.steps import stages
         from femur_tasks.steps.context import open_context
 
-        context, parameters = open_context(), IngestParameters(**params)
-        if "key" in source:
-            result = incoming.ingest_incoming(context, source, parameters)
-        else:
-            result = ingest.ingest(context, parameters)
-        for problem in result.problems:
-            print(problem.code, problem.case_id, problem.found, "- expected", problem.expected)  # noqa: T201
-        return {"state": result.state, "dataset": result.dataset, "digest": result.digest}
+        result = stages.publish(open_context(), planned)
+        for line in result["log"]:
+            print(line)  # noqa: T201
+        return result["outcome"]
 
     @task(outlets=[DATASET_VERSIONS], trigger_rule="all_done", doc_md="Tell the retrain that there is a new version.")
     def announce(results: list[dict[str, Any]] | None, outlet_events: Any) -> None:
@@ -54,13 +73,16 @@ def ingest_dataset() -> None:
             raise AirflowSkipException("nothing new")
         outlet_events[DATASET_VERSIONS].extra = {"versions": new}
 
-    @task(doc_md="Turn the run red when a source was refused: its ingest task says why.")
+    @task(doc_md="Turn the run red when a source was refused: its publish task says why.")
     def refusals(results: list[dict[str, Any]]) -> None:
         refused = [result["dataset"] for result in results if result["state"] == "refused"]
         if refused:
-            raise AirflowFailException(f"refused a version of {', '.join(refused)}: see the log of the ingest task")
+            raise AirflowFailException(f"refused a version of {', '.join(refused)}: see the log of the publish task")
 
-    results = ingest_source.expand(source=look())
+    plans = plan.expand(source=look())
+    converted = convert.expand(part=spread(plans))
+    results = publish.expand(planned=plans)
+    converted >> results
     announce(results)
     refusals(results)
 

@@ -6,11 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from femur_tasks.dataset.naming import compiled
+from femur_tasks.dataset.problems import LAYOUTS, LIFTABLE, LayoutName
+from femur_tasks.errors import FemurError
 
 Family = Literal["baseline", "unet", "tuned"]
 BudgetName = Literal["smoke", "nightly", "full"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+
+__all__ = ["LAYOUTS", "LIFTABLE"]
+
+
+def _with_group(pattern: str) -> str:
+    try:
+        compiled(pattern)
+    except FemurError as err:
+        raise ValueError(err.what) from err
+    return pattern
+
+
+def _liftable(code: str) -> str:
+    if code not in LIFTABLE:
+        raise ValueError(f"Expected one of {', '.join(LIFTABLE)}. Received: {code}")
+    return code
+
+
+LiftableCode = Annotated[str, AfterValidator(_liftable), WithJsonSchema({"type": "string", "enum": list(LIFTABLE)})]
 
 
 @dataclass(frozen=True)
@@ -49,11 +72,27 @@ class IngestParameters(_Parameters):
     """What one ingest does; what is left empty is as in the dataset's last version."""
 
     path: str | None = Field(
-        None, description="Folder, .zip, .tar.gz or s3://bucket/prefix to ingest. Empty: what waits under incoming/."
+        None,
+        description="Folder, archive (.zip, .tar, .tar.gz, .tar.zst), s3://bucket/prefix or https:// link to ingest. "
+        "Empty: what waits under incoming/.",
     )
     dataset: Name = Field("femur", description="Dataset that the new version belongs to.")
-    femur_label: int | None = Field(
-        None, ge=1, le=255, description="Class of the femur in the multi-class masks. Empty: as before, at first 1."
+    layout: LayoutName | None = Field(None, description="How the source is laid out. Empty: recognised by content.")
+    femur_class: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Name or number of the femur's class; several with commas. Empty: as before, at first by name.",
+    )
+    patient_pattern: Annotated[str, AfterValidator(_with_group)] | None = Field(
+        None,
+        max_length=200,
+        description=r"Finds the patient in a file name, such as ^(?P<patient>P\d+)_. Empty: as before, at first as "
+        "DICOM says, else each case is a patient.",
+    )
+    allow: list[LiftableCode] = Field([], description="Errors to lift, by code; recorded with the version.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="Digest that an archive or download must have. Empty: any."
     )
     size: int | None = Field(
         None, ge=32, le=1024, multiple_of=8,

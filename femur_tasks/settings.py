@@ -21,6 +21,12 @@ def _known_timezone(name: str) -> str:
     return name
 
 
+def _long_enough(key: SecretStr) -> SecretStr:
+    if 0 < len(key.get_secret_value()) < 32:
+        raise ValueError("Expected 32 characters or more, such as `openssl rand -hex 32` prints. Received: fewer")
+    return key
+
+
 class _Home(BaseSettings):
     """Where state lives; read first, because the embedded stack's own settings lie in there."""
 
@@ -44,6 +50,12 @@ class Settings(_Home):
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the object store.")
     s3_bucket: str = Field("femur", description="Bucket that holds every object of this installation.")
     s3_secure: bool = Field(False, description="Whether to speak TLS with the object store.")
+    work: Annotated[Path | None, AfterValidator(lambda path: path and path.expanduser().absolute())] = Field(
+        None, description="Folder in which ingests work, seen by every worker that ingests. Empty: in FEMUR_HOME."
+    )
+    patient_key: Annotated[SecretStr, AfterValidator(_long_enough)] = Field(
+        SecretStr(""), description="Key of patients' pseudonyms, 32 characters or more. Empty: generated in FEMUR_HOME."
+    )
     airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="Time zone of the nightly schedules."
@@ -62,6 +74,11 @@ class Settings(_Home):
     def database_url(self) -> str:
         """URL of the registry database, the embedded SQLite file where none is set."""
         return self.registry_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def work_folder(self) -> Path:
+        """Where ingests work."""
+        return self.work or self.home / "work"
 
 
 @lru_cache

@@ -30,15 +30,17 @@ def nifti(
 
 
 def grey_hw(seed: int, height: int = 40, width: int = 48) -> Array:
-    """A picture in which every corner differs."""
+    """A picture in which every corner differs, brighter where the femurs of `labels_hw` are."""
     noise = np.random.default_rng(seed).integers(0, 100, (height, width))
-    return (noise + np.linspace(0, 150, height * width).reshape(height, width)).astype(np.uint8)
+    grey = noise + np.linspace(0, 50, height * width).reshape(height, width)
+    return (grey + 100 * (labels_hw(seed, height, width) == 1)).astype(np.uint8)
 
 
 def labels_hw(seed: int, height: int = 40, width: int = 48) -> Array:
-    """Femur (1) in the lower left, another class (2) in the upper right."""
+    """Femurs (1) in the lower left and right, another class (2) in the upper right."""
     labels = np.zeros((height, width), np.uint8)
     labels[height // 2 : -2, 3 : 12 + seed % 5] = 1
+    labels[height // 2 : -5, -12:-3] = 1
     labels[2:9, width // 2 :] = 2
     return labels
 
@@ -50,10 +52,16 @@ def write_case(images: Path, masks: Path, case_id: str, seed: int, mtime: int = 
         (folder / f"{case_id}.nii.gz").write_bytes(gzip.compress(nifti(pixels.T), mtime=mtime))
 
 
+def write_classes(folder: Path) -> None:
+    """What the numbers of `labels_hw` mean, as annotation tools write it."""
+    (folder / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, FEMUR\n2, ILIAK\n")
+
+
 def write_reference(folder: Path, splits: Mapping[str, str] = REFERENCE, mtime: int = 0) -> Path:
     """A dataset in the reference layout; a case's pixels depend on its name alone."""
     for case_id, split in splits.items():
         write_case(folder / split / "imgs", folder / split / "targets", case_id, sum(case_id.encode()), mtime)
+    write_classes(folder)
     return folder
 
 
@@ -61,6 +69,7 @@ def write_flat(folder: Path, case_ids: Iterable[str] = FLAT, mtime: int = 0) -> 
     """The same cases in the flat layout."""
     for case_id in case_ids:
         write_case(folder / "images", folder / "labels", case_id, sum(case_id.encode()), mtime)
+    write_classes(folder)
     return folder
 
 

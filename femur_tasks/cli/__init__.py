@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, demo, registry, stack, training
+from femur_tasks.cli import data, dataset, demo, registry, stack, training
 from femur_tasks.cli.failures import failures
 
 _PANELS = {
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptio
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(dataset.app, name="dataset", rich_help_panel="Data")
 app.add_typer(registry.app, name="registry", rich_help_panel="Registry")
 
 

@@ -79,6 +79,8 @@ def _sentence(model: str, fault: ErrorDetails) -> str:
 
 def _expected(fault: ErrorDetails) -> str:
     if fault["type"] == "string_pattern_mismatch":
+        if "a-fA-F" in fault["ctx"]["pattern"]:
+            return "Expected 64 hexadecimal digits"
         return "Expected lower-case letters, digits and . _ - (and @DIGEST behind the name of a dataset)"
     if fault["type"] == "literal_error":
         return f"Expected {fault['ctx']['expected'].removeprefix(repr('') + ', ')}"

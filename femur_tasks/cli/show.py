@@ -17,6 +17,8 @@ from rich.text import Text
 from femur_tasks.errors import FemurError
 
 if TYPE_CHECKING:
+    from rich.progress import Task, TaskID
+
     from femur_tasks.registry.database import Registry
 
 out, err = Console(), Console(stderr=True)
@@ -115,6 +117,33 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def advance(steps: int, total: int) -> None:
             progress.update(task, advance=steps, total=total)
+
+        yield advance
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int | None, int | None], None]]:
+    """Progress bars with rate and time left; hands out what takes a bar's name, how much is done, and the total.
+
+    None as what is done is one more than before, None as the total is unknown.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, done: int | None, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            if done is None:
+                progress.update(tasks[name], advance=1, total=total)
+            else:
+                progress.update(tasks[name], completed=done, total=total)
 
         yield advance
 

@@ -21,6 +21,17 @@ def shrink_mask(mask_hw: Array, size: int) -> Array:
     return (np.asarray(coverage) >= 0.5).astype(np.uint8)
 
 
+def thumbnails(image_hw: Array, mask_hw: Array, longer_px: int = 256) -> tuple[Array, Array]:
+    """A uint8 picture and its bool mask, both so small that the longer side has `longer_px`, in their proportions."""
+    height, width = image_hw.shape
+    scale = min(1.0, longer_px / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image = np.asarray(_resized(Image.fromarray(image_hw), *size))
+    # bytes are averaged four times as fast as floats, to the nearest 255th
+    coverage = Image.fromarray(mask_hw.astype(bool).view(np.uint8) * np.uint8(255))
+    return image, np.asarray(_resized(coverage, *size)) >= 128
+
+
 def enlarge_probability(probability_hw: Array, height_px: int, width_px: int) -> Array:
     """Bilinear float32 probability at the original size, from one at the training size."""
     picture = Image.fromarray(probability_hw.astype(np.float32), mode="F")

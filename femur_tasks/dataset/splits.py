@@ -20,8 +20,9 @@ def assign_splits(source: Mapping[str, str | None], fixed: Mapping[str, str], se
         seed: decides who goes where among patients without a split.
 
     Returns:
-        patient -> split. New patients without one fill up what is furthest below `FRACTIONS`, in an order
-        drawn by hash, so that the result does not depend on the order of files.
+        patient -> split. New patients without one fill up what is furthest below `FRACTIONS`, in an order drawn by
+        hash, so that the result does not depend on the order of files. Where the source has no validation or no test
+        patient, its share is drawn from the training patients that no earlier version has fixed; one stays there.
     """
     splits = {patient: fixed.get(patient) or split for patient, split in source.items()}
     counts = Counter(split for split in splits.values() if split)
@@ -30,6 +31,16 @@ def assign_splits(source: Mapping[str, str | None], fixed: Mapping[str, str], se
         chosen = max(SPLITS, key=lambda split: FRACTIONS[split] * total - counts[split])
         splits[patient] = chosen
         counts[chosen] += 1
+    for missing in ("test", "val"):
+        if counts[missing]:
+            continue
+        free = (patient for patient, split in splits.items() if split == "train" and patient not in fixed)
+        share = max(1, round(FRACTIONS[missing] * counts.total()))
+        silent_first = sorted(_shuffled(free, seed), key=lambda patient: source[patient] is not None)
+        for patient in silent_first[: min(share, counts["train"] - 1)]:
+            splits[patient] = missing
+            counts[missing] += 1
+            counts["train"] -= 1
     return {patient: split for patient, split in splits.items() if split}
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from femur_tasks.errors import FemurError
 from femur_tasks.phantom.case import make_case
+from femur_tasks.phantom.labels import LABELS
 
 DESCRIPTION = "SYNTHETIC phantom, not a patient"
 
@@ -57,6 +58,8 @@ def write_dataset(
 ) -> None:
     """Write `{train,valid,test}/{imgs,targets}/SYN_0000.nii.gz` under `out`, in the layout of the reference data.
 
+    Beside it lies `_classes.csv`, which names the classes of the masks.
+
     A dataset of more cases with the same seed and size contains the smaller one byte for byte.
 
     Args:
@@ -73,6 +76,8 @@ def write_dataset(
     for split in ("train", "valid", "test"):
         for folder in ("imgs", "targets"):
             (out / split / folder).mkdir(parents=True, exist_ok=True)
+    named = "".join(f"{number}, {name}\n" for name, number in LABELS.items())
+    (out / "_classes.csv").write_text(f"Pixel Value, Class\n{named}")
     for _ in _finished(partial(_write_case, out=out, seed=seed, size=size), cases, workers):
         if on_case is not None:
             on_case()

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from femur_tasks.dataset.nifti import Array, Unreadable, like_input, read_file
+from femur_tasks.dataset.checks import problems_of_pixels
+from femur_tasks.dataset.intensity import to_grey
+from femur_tasks.dataset.pictures.nifti import like_input, read_file
+from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.problems import Faulty
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
-from femur_tasks.dataset.validation import as_uint8, problems_of_image
 from femur_tasks.errors import DigestMismatch, NotFound
 from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.registry.database import Registry
@@ -106,12 +109,12 @@ def _predict_all(
 def _predict_one(path: Path, stem: Path, probability: Callable[[Array], Array]) -> Predicted:
     try:
         raw, picture = read_file(path)
-    except Unreadable as err:
+    except Faulty as err:
         return Predicted(str(path), None, None, 0, err.what)
-    problems = problems_of_image(path.name, picture.pixels_hw)
+    problems = problems_of_pixels(path.name, picture.pixels_hw)
     if problems:
         return Predicted(str(path), None, None, 0, f"{problems[0].code}: {problems[0].found}")
-    grey = as_uint8(picture.pixels_hw)
+    grey, _ = to_grey(picture.pixels_hw)
     mask = enlarge_probability(probability(grey), *grey.shape) > 0.5
     mask_file, overlay_file = Path(f"{stem}_mask.nii.gz"), Path(f"{stem}_overlay.png")
     mask_file.write_bytes(like_input(mask, raw))

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from femur_tasks.errors import Unreachable
 from femur_tasks.registry.database import Registry
+from femur_tasks.registry.tables import Base, Dataset
 from femur_tasks.settings import Settings, settings
-from femur_tasks.storage import ObjectStore, open_store
+from femur_tasks.storage import MemoryStore, ObjectStore, open_store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,3 +45,51 @@ def open_context() -> Context:
     """
     chosen = settings()
     return Context(Registry(chosen.database_url), open_store(chosen), chosen, utc_now)
+
+
+def open_dry_context(path: str) -> Context:
+    """A context for a dry run: it reads what there is, needs no running stack, and leaves nothing behind.
+
+    Args:
+        path: the source; for one in the object store that store must answer.
+    """
+    chosen = settings()
+    if not chosen.patient_key.get_secret_value() and not (chosen.home / "patient.key").exists():
+        chosen = chosen.model_copy(update={"patient_key": SecretStr(secrets.token_hex(32))})
+    store = open_store(chosen) if path.startswith("s3://") else MemoryStore()
+    return Context(_readable_registry(chosen), store, chosen, utc_now)
+
+
+def _readable_registry(chosen: Settings) -> Registry:
+    """The registry where it answers, else an empty one in memory."""
+    if chosen.registry_url or (chosen.home / "registry.db").exists():
+        registry = Registry(chosen.database_url)
+        try:
+            with registry.reading() as session:
+                session.execute(select(Dataset.name).limit(1))
+        except Unreachable as err:
+            log.warning("splits and withdrawals of earlier versions are not looked at: %s", err.what)
+        else:
+            return registry
+    empty = Registry("sqlite://")
+    Base.metadata.create_all(empty.engine)
+    return empty
+
+
+def patient_key(chosen: Settings) -> bytes:
+    """The key of patients' pseudonyms: the setting's, else the one in FEMUR_HOME, generated where there is none.
+
+    Whoever loses it gives every patient a new pseudonym, and the splits of earlier versions are not carried.
+    """
+    if given := chosen.patient_key.get_secret_value():
+        return given.encode()
+    path = chosen.home / "patient.key"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):  # of two that generate one at once the first wins
+            os.link(part, path)
+        part.unlink()
+    return path.read_bytes()

@@ -44,6 +44,15 @@ class Comparison:
     case_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Geometry:
+    """Spacing along x and y, None where unknown, and whether the header says that left and right are swapped."""
+
+    x_mm: float | None
+    y_mm: float | None
+    mirrored: bool
+
+
 def evaluate(context: Context, run_id: str) -> dict[str, Any]:
     """Score the run's challenger, and the champion where there is one, on the comparison manifest.
 
@@ -142,13 +151,13 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
         dataset_digest = session.get_one(ComparisonManifest, comparison.manifest_digest).dataset_digest
         artefact_key = session.get_one(ModelVersion, model_id).artefact_key
         done = _evaluation(session, model_id, comparison.manifest_digest)
-        spacings = {
-            case.case_id: (case.spacing_x_mm, case.spacing_y_mm)
+        geometries = {
+            case.case_id: _Geometry(case.spacing_x_mm, case.spacing_y_mm, case.mirrored)
             for case in session.scalars(select(DatasetCase).where(DatasetCase.digest == dataset_digest))
         }
     if done:
         return
-    scored = _case_metrics(context, artefact_key, dataset_digest, comparison.case_ids, spacings)
+    scored = _case_metrics(context, artefact_key, dataset_digest, comparison.case_ids, geometries)
     with context.registry.writing() as session:
         if _evaluation(session, model_id, comparison.manifest_digest):
             return
@@ -176,7 +185,7 @@ def _case_metrics(
     artefact_key: str,
     dataset_digest: str,
     case_ids: tuple[str, ...],
-    spacings: Mapping[str, tuple[float | None, float | None]],
+    geometries: Mapping[str, _Geometry],
 ) -> dict[str, metrics.CaseMetrics]:
     import numpy as np
 
@@ -186,7 +195,7 @@ def _case_metrics(
     model, spec = artefact.unpack(context.store.get(artefact_key))
     wanted = set(case_ids)
     scored: dict[str, metrics.CaseMetrics] = {}
-    for key in pinned_manifest(context, dataset_digest).shards["test"]:
+    for key in pinned_manifest(context, dataset_digest).shard_keys("test"):
         shard = unpack(context.store.get(key))
         small_images = np.stack([shrink_image(image, spec.size) for image in shard.images_bhw])
         predicted = probabilities(model, small_images)
@@ -195,9 +204,16 @@ def _case_metrics(
             case_id, truth = shard.case_ids[index], shard.full_masks[index]
             full = enlarge_probability(predicted[index], *truth.shape) > 0.5
             small_truth = shrink_mask(shard.masks_bhw[index], spec.size)
-            x_mm, y_mm = spacings[case_id]
-            spacing = (y_mm, x_mm) if x_mm and y_mm else None  # rows first, as the masks' axes are
-            return case_id, metrics.case_metrics(truth, full, small_truth, predicted[index] > 0.5, spacing)
+            seen = geometries[case_id]
+            spacing = (seen.y_mm, seen.x_mm) if seen.x_mm and seen.y_mm else None  # rows first, as the masks' axes are
+            return case_id, metrics.case_metrics(
+                truth,
+                full,
+                small_truth,
+                predicted[index] > 0.5,
+                spacing,
+                picture_right_is_patient_left=not seen.mirrored,
+            )
 
         indices = [index for index, case_id in enumerate(shard.case_ids) if case_id in wanted]
         with ThreadPoolExecutor(os.cpu_count()) as pool:

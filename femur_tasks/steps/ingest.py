@@ -1,302 +1,245 @@
-"""Ingest: a source becomes a dataset version, or a list of everything that is wrong with it."""
+"""Ingest: a source becomes a dataset version, or a list of everything that is wrong with it.
+
+Three stages over one work folder: plan (fetch, unpack, recognise), convert (case by case, in any number of tasks),
+publish (judge all cases together, store, record). The CLI runs them in one process, Airflow as tasks of their own.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from femur_tasks.dataset import shards
-from femur_tasks.dataset.layouts import CaseFiles, find_cases
-from femur_tasks.dataset.manifest import Manifest, ManifestCase
-from femur_tasks.dataset.problems import SPLITS, Problem, errors
-from femur_tasks.dataset.sources import opened
-from femur_tasks.dataset.splits import assign_splits
-from femur_tasks.dataset.validation import ConvertedCase, read_case
-from femur_tasks.errors import FemurError, NotFound, Rejected
+from femur_tasks.dataset.classes import femur_numbers
+from femur_tasks.dataset.conversion import Reading, convert_all, foreground_of_all
+from femur_tasks.dataset.layouts import find_cases
+from femur_tasks.dataset.layouts.layout import Layout
+from femur_tasks.dataset.naming import Namer, compiled, is_dicom
+from femur_tasks.dataset.problems import Faulty, Problem
+from femur_tasks.dataset.work import Plan, Work, remove_forgotten
+from femur_tasks.errors import FemurError
 from femur_tasks.parameters import IngestParameters
-from femur_tasks.registry.tables import Dataset, DatasetCase, DatasetVersion
-from femur_tasks.steps.context import Context
+from femur_tasks.registry.tables import Dataset, DatasetVersion
+from femur_tasks.steps.context import Context, patient_key
+from femur_tasks.steps.publish import Ingested, publish
+from femur_tasks.steps.sources import fetched, shown
 
-_FEW_TEST_CASES = 20
-_SPLIT_SEED = 0
-
-Progress = Callable[[int, int], None]
-"""Called with cases done and cases in all."""
+BYTES_A_CHUNK = 2 << 30
+"""Of pictures and masks as they lie in the source: a minute of conversion on one core, ten times a task's start."""
 
 
 @dataclass(frozen=True)
-class Ingested:
-    """What came of an ingest.
+class Progress:
+    """Told how far an ingest is: bytes of a download and cases of a conversion, each as (done, in all).
 
-    Attributes:
-        state: `ingested`, `known` (the very same version is there already) or `refused`.
-        digest: of the dataset version, None when refused.
-        counts: cases by split.
-        problems: errors and warnings, all of them.
+    In all is None where a server does not say.
     """
 
-    state: str
-    dataset: str
-    digest: str | None
-    counts: Mapping[str, int]
-    problems: tuple[Problem, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """A small dict: what Airflow carries and `--json` prints."""
-        problems = [problem.as_dict() for problem in self.problems]
-        return {**vars(self), "counts": dict(self.counts), "problems": problems}
+    on_bytes: Callable[[int, int | None], None] = lambda _done, _total: None
+    on_cases: Callable[[int, int], None] = lambda _done, _total: None
 
 
-def ingest(context: Context, parameters: IngestParameters, progress: Progress = lambda done, total: None) -> Ingested:
-    """Ingest one source; with any error nothing changes.
+def ingest(
+    context: Context, parameters: IngestParameters, progress: Progress | None = None, dry_run: bool = False
+) -> Ingested:
+    """Ingest one source; with any error nothing changes but the record of the ingest and its report.
 
     Args:
         context: where to store and record.
         parameters: source, dataset and how to read it; `path` must be given.
-        progress: told after each case.
+        dry_run: change nothing at all, and say what would come of it.
 
     Raises:
         NotFound: the source is not there.
         Unreachable: the store or the registry does not answer.
     """
+    told = progress or Progress()
+    with _work_folder(context, dry_run) as root:
+        work = Work(root, f"cli-{uuid4().hex[:12]}")
+        try:
+            make_plan(context, parameters, work, told.on_bytes)
+            convert_cases(context, work, slice(None), told.on_cases)
+            return publish(context, work, dry_run)
+        finally:
+            work.remove()
+
+
+@contextmanager
+def _work_folder(context: Context, dry_run: bool) -> Iterator[Path]:
+    if dry_run:
+        with TemporaryDirectory(prefix="femur-ingest-") as folder:
+            yield Path(folder)
+        return
+    remove_forgotten(context.settings.work_folder, context.now())
+    yield context.settings.work_folder
+
+
+def make_plan(
+    context: Context,
+    parameters: IngestParameters,
+    work: Work,
+    on_bytes: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> Plan:
+    """Fetch and unpack the source, recognise its layout, find the femur's class. A plan that is there is kept."""
+    if known := work.plan():
+        return known
     if not parameters.path:
-        raise FemurError("Expected the path of a folder or an archive. Received: none.")
+        raise FemurError("Expected the path of a folder, an archive or a link. Received: none.")
+    with context.registry.reading() as session:
+        order = _standing(session, parameters)
+    source = shown(parameters.path)
+    name = PurePosixPath(source.rstrip("/")).name or source
+    folder, layout, femur = Path(), Layout("", (), None, ()), frozenset[int]()
+    problems: list[Problem] = []
     try:
-        with _located(context, parameters.path) as source, opened(source) as folder:
-            return _ingest_folder(context, _resolved(context, parameters), folder, progress)
-    except Rejected as err:
-        problem = Problem("broken_archive", PurePosixPath(parameters.path).name, err.what, "an archive of ours")
-        return Ingested("refused", parameters.dataset, None, {}, (problem,))
+        store = lambda: (context.store, context.settings.s3_bucket)  # noqa: E731
+        folder = fetched(parameters.path, parameters.sha256, work, store, on_bytes)
+        layout = find_cases(folder, _namer(context, folder, order.patient_pattern), parameters.layout)
+        femur = _femur(layout, parameters.femur_class, order.femur_class)
+    except Faulty as err:
+        problems.append(err.of(name))
+    plan = Plan(
+        dataset=parameters.dataset,
+        source=source,
+        folder=str(folder),
+        size=order.size,
+        layout=layout.name,
+        femur_class=_in_words(femur, layout),
+        femur=tuple(sorted(femur)),
+        patient_pattern=order.patient_pattern or "",
+        classes=dict(layout.classes) if layout.classes is not None else None,
+        cases={case.case_id: case.split for case in layout.cases},
+        chunks=_chunks(layout),
+        problems=(*problems, *layout.problems),
+        allow=tuple(sorted(set(parameters.allow))),
+        standing={
+            "model": order.model,
+            "budget": order.budget,
+            "femur_class": _to_remember(layout, femur, parameters.femur_class) or order.femur_class,
+            "patient_pattern": order.patient_pattern,
+        },
+        started_at=context.now(),
+    )
+    work.keep(plan)
+    return plan
+
+
+def refused_plan(dataset: str, source: str, problems: tuple[Problem, ...], now: datetime) -> Plan:
+    """The plan of a source that can't be looked at: nothing to convert, and why."""
+    return Plan(
+        dataset, source, folder="", size=0, layout="", femur_class="", femur=(), patient_pattern="", classes=None,
+        cases={}, chunks=(), problems=problems, allow=(), standing={"model": ""}, started_at=now,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The parameters with nothing left empty."""
+    """What was left empty, as the dataset's standing order and newest version have it."""
 
-    path: str
-    dataset: str
-    femur_label: int
     size: int
     model: str
     budget: str
+    femur_class: str | None
+    patient_pattern: str | None
 
 
-def _resolved(context: Context, asked: IngestParameters) -> _Order:
-    """What was left empty is as the dataset's standing order and newest version have it."""
-    with context.registry.reading() as session:
-        dataset = session.get(Dataset, asked.dataset)
-        newest = session.scalars(
-            select(DatasetVersion)
-            .where(DatasetVersion.name == asked.dataset)
-            .order_by(DatasetVersion.created_at.desc())
-        ).first()
-        return _Order(
-            path=str(asked.path),
-            dataset=asked.dataset,
-            femur_label=asked.femur_label or (newest.femur_label if newest else 1),
-            size=asked.size or (newest.size if newest else 256),
-            model=asked.model or (dataset.model if dataset else "femur"),
-            budget=asked.budget or (dataset.budget if dataset else "nightly"),
-        )
-
-
-def _ingest_folder(context: Context, parameters: _Order, folder: Path, progress: Progress) -> Ingested:
-    files, layout_problems = find_cases(folder)
-    cases, case_problems = _read_all(files, parameters, progress)
-    while True:
-        with context.registry.reading() as session:
-            fixed = _known_splits(session, parameters.dataset)
-        splits = assign_splits({case.case_id: case.split for case in files}, fixed, _SPLIT_SEED)
-        problems = layout_problems + case_problems + _of_splits(files, splits, parameters.dataset)
-        if errors(problems):
-            return Ingested("refused", parameters.dataset, None, {}, tuple(problems))
-        counts = {split: sum(chosen == split for chosen in splits.values()) for split in SPLITS}
-        manifest = _manifest(parameters, cases, splits)
-        with context.registry.reading() as session:
-            known = session.get(DatasetVersion, manifest.digest) is not None
-        if known:
-            return Ingested("known", parameters.dataset, manifest.digest, counts, tuple(problems))
-        manifest = _stored(context, manifest, cases)
-        manifest_key = context.store.put(manifest.to_json(), "manifests")
-        with context.registry.writing() as session:
-            if _known_splits(session, parameters.dataset) != fixed:
-                continue  # another version of the dataset came in between: its splits are carried too
-            _record(context, session, parameters, manifest, manifest_key, counts, problems)
-        return Ingested("ingested", parameters.dataset, manifest.digest, counts, tuple(problems))
-
-
-@contextmanager
-def _located(context: Context, path: str) -> Iterator[Path]:
-    """The source as a local path; an object or a folder `s3://bucket/key` is fetched to a temporary folder."""
-    if not path.startswith("s3://"):
-        yield Path(path).expanduser()
-        return
-    bucket, _, key = path.removeprefix("s3://").partition("/")
-    if bucket != context.settings.s3_bucket:
-        raise NotFound(f"Expected an object of bucket {context.settings.s3_bucket}. Received: {path}.")
-    with TemporaryDirectory(prefix="femur-incoming-") as temporary:
-        folder = Path(temporary).resolve()
-        if key and not key.endswith("/") and context.store.stat(key):
-            archive = folder / PurePosixPath(key).name
-            context.store.download(key, archive)
-            yield archive
-            return
-        prefix = key and f"{key.rstrip('/')}/"
-        found = [stored.key for stored in context.store.list(prefix)]
-        if not found:
-            raise NotFound(f"Expected objects under {path}. Received: none.")
-        for name in found:
-            target = (folder / name.removeprefix(prefix).lstrip("/")).resolve()
-            if not target.is_relative_to(folder):
-                raise Rejected(f"Expected objects below {path}. Received: {name!r}.")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            context.store.download(name, target)
-        yield folder
-
-
-def _read_all(
-    files: Sequence[CaseFiles], parameters: _Order, progress: Progress
-) -> tuple[list[ConvertedCase], list[Problem]]:
-    cases: list[ConvertedCase] = []
-    problems: list[Problem] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda case: read_case(case, parameters.size, parameters.femur_label), files)
-        for done, result in enumerate(results, start=1):
-            if isinstance(result, ConvertedCase):
-                cases.append(result)
-            else:
-                problems.extend(result)
-            progress(done, len(files))
-    return cases, problems
-
-
-def _known_splits(session: Session, dataset: str) -> dict[str, str]:
-    """The split of each patient in the earliest version of this dataset that has the patient."""
-    rows = session.execute(
-        select(DatasetCase.patient, DatasetCase.split)
-        .join(DatasetVersion, DatasetVersion.digest == DatasetCase.digest)
-        .where(DatasetVersion.name == dataset)
+def _standing(session: Session, asked: IngestParameters) -> _Order:
+    dataset = session.get(Dataset, asked.dataset)
+    newest = session.scalars(
+        select(DatasetVersion.size)
+        .where(DatasetVersion.name == asked.dataset)
         .order_by(DatasetVersion.created_at.desc())
+    ).first()
+    return _Order(
+        size=asked.size or newest or 256,
+        model=asked.model or (dataset.model if dataset else "femur"),
+        budget=asked.budget or (dataset.budget if dataset else "nightly"),
+        femur_class=asked.femur_class or (dataset.femur_class if dataset else None),
+        patient_pattern=asked.patient_pattern or (dataset.patient_pattern if dataset else None),
     )
-    return {row.patient: row.split for row in rows}
 
 
-def _of_splits(files: Sequence[CaseFiles], splits: Mapping[str, str], dataset: str) -> list[Problem]:
-    problems = []
-    for case in files:
-        if case.split and splits[case.case_id] != case.split:
-            found = f"in {case.split}, but {splits[case.case_id]} in an earlier version"
-            problems.append(Problem("split_carried", case.case_id, found, "the split of first sight is kept", False))
-    for split in SPLITS:
-        count = sum(chosen == split for chosen in splits.values())
-        if files and not count:
-            problems.append(Problem("empty_split", dataset, f"no case in {split}", "at least one case a split"))
-        elif split == "test" and 0 < count < _FEW_TEST_CASES:
-            expected = f"{_FEW_TEST_CASES} or more, or the gate will refuse"
-            problems.append(Problem("few_test_cases", dataset, f"{count} test cases", expected, False))
-    return problems
+def _namer(context: Context, folder: Path, pattern: str | None) -> Namer:
+    hide = any(is_dicom(path) for path in folder.rglob("*") if path.is_file())
+    return Namer(patient_key(context.settings), compiled(pattern), hide)
 
 
-def _manifest(parameters: _Order, cases: Sequence[ConvertedCase], splits: Mapping[str, str]) -> Manifest:
-    described = tuple(
-        ManifestCase(
-            case_id=case.case_id,
-            patient=case.case_id,
-            split=splits[case.case_id],
-            image_sha256=case.image_sha256,
-            mask_sha256=case.mask_sha256,
-            height_px=case.height_px,
-            width_px=case.width_px,
-            spacing_mm=case.spacing_mm,
-            raw_image_key="",
-            raw_mask_key="",
-        )
-        for case in cases
-    )
-    return Manifest(parameters.dataset, parameters.size, parameters.femur_label, described, {})
+def _femur(layout: Layout, asked: str | None, standing: str | None) -> frozenset[int]:
+    """The femur's class numbers; a number from the standing order means nothing where the source names its classes."""
+    if not layout.cases:
+        return frozenset()
+    if asked is None and standing and not (layout.classes and standing.replace(",", "").replace(" ", "").isdigit()):
+        asked = standing
+    values = None
+    if layout.classes is None and asked is None:
+        values = foreground_of_all([case.mask for case in layout.cases if isinstance(case.mask, Path)])
+    return femur_numbers(layout.classes, asked, values)
 
 
-def _stored(context: Context, manifest: Manifest, cases: Sequence[ConvertedCase]) -> Manifest:
-    """Put raw files and shards into the store; the manifest that comes back names them."""
-    by_id = {case.case_id: case for case in cases}
-
-    def put_raw(described: ManifestCase) -> ManifestCase:
-        files = by_id[described.case_id].files
-        keys = {
-            "raw_image_key": context.store.put(files.image, "raw"),
-            "raw_mask_key": context.store.put(files.mask, "raw"),
-        }
-        return ManifestCase(**{**vars(described), **keys})
-
-    with ThreadPoolExecutor(4) as pool:
-        described = tuple(pool.map(put_raw, manifest.cases))
-    keys: dict[str, tuple[str, ...]] = {}
-    for split in SPLITS:
-        chosen = [by_id[case.case_id] for case in described if case.split == split]
-        parts = [chosen[i : i + shards.CASES_A_SHARD] for i in range(0, len(chosen), shards.CASES_A_SHARD)]
-        keys[split] = tuple(
-            context.store.put(shards.pack(part, with_full_masks=split == "test"), "shards") for part in parts
-        )
-    return Manifest(manifest.dataset, manifest.size, manifest.femur_label, described, keys)
+def _to_remember(layout: Layout, femur: frozenset[int], asked: str | None) -> str | None:
+    """A person's word on the femur's class, by name where the source has names: numbers differ between sources."""
+    if asked and layout.classes and femur:
+        return ",".join(layout.classes[number] for number in sorted(femur))
+    return asked
 
 
-def _record(
+def _in_words(femur: frozenset[int], layout: Layout) -> str:
+    names = layout.classes or {}
+    return ", ".join(f"{names[number]} ({number})" if number in names else f"{number}" for number in sorted(femur))
+
+
+def _chunks(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Bounds of the chunks of cases for tasks of their own."""
+    bounds: list[tuple[int, int]] = []
+    room = 0
+    for index, case in enumerate(layout.cases):
+        files = [case.image, *([case.mask] if isinstance(case.mask, Path) else [])]
+        size = sum(file.stat().st_size for file in files)
+        if not bounds or room < size:
+            bounds.append((index, index))
+            room = BYTES_A_CHUNK
+        bounds[-1] = bounds[-1][0], index + 1
+        room -= size
+    return tuple(bounds)
+
+
+def convert_cases(
     context: Context,
-    session: Session,
-    parameters: _Order,
-    manifest: Manifest,
-    manifest_key: str,
-    counts: Mapping[str, int],
-    problems: Sequence[Problem],
-) -> None:
-    now = context.now()
-    dataset = session.get(Dataset, manifest.dataset)
-    if dataset is None:
-        dataset = Dataset(name=manifest.dataset, created_at=now)
-        session.add(dataset)
-    dataset.model, dataset.budget = parameters.model, parameters.budget
-    if session.get(DatasetVersion, manifest.digest):  # another ingest of the same was faster
-        return
-    session.add(
-        DatasetVersion(
-            digest=manifest.digest,
-            name=manifest.dataset,
-            source=parameters.path,
-            size=manifest.size,
-            femur_label=manifest.femur_label,
-            cases=len(manifest.cases),
-            train_cases=counts["train"],
-            val_cases=counts["val"],
-            test_cases=counts["test"],
-            manifest_key=manifest_key,
-            problems=[problem.as_dict() for problem in problems if problem.case_id == manifest.dataset],
-            created_at=now,
-        )
-    )
-    session.flush()
-    for case in manifest.cases:
-        spacing = case.spacing_mm or (None, None)
-        session.add(
-            DatasetCase(
-                digest=manifest.digest,
-                case_id=case.case_id,
-                patient=case.patient,
-                split=case.split,
-                image_sha256=case.image_sha256,
-                mask_sha256=case.mask_sha256,
-                height_px=case.height_px,
-                width_px=case.width_px,
-                spacing_x_mm=spacing[0],
-                spacing_y_mm=spacing[1],
-                problems=[problem.as_dict() for problem in problems if problem.case_id == case.case_id],
-            )
-        )
+    work: Work,
+    which: slice,
+    on_cases: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Convert cases of the plan; those that are converted already are not looked at again.
+
+    Args:
+        which: of the plan's cases.
+
+    Returns:
+        How many cases these were.
+    """
+    plan = work.plan()
+    if plan is None:
+        raise FemurError(f"Expected the plan of ingest {work.ingest_id}. Received: none.", "Run its first task again.")
+    wanted = set(list(plan.cases)[which])
+    if not wanted:
+        return 0
+    folder = Path(plan.folder)
+    layout = find_cases(folder, _namer(context, folder, plan.patient_pattern), plan.layout)
+    jobs = work.jobs(plan, (case for case in layout.cases if case.case_id in wanted))
+    reading = Reading(plan.size, frozenset(plan.femur), patient_key(context.settings))
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        on_cases(done, len(jobs))
+
+    convert_all(jobs, reading, count)
+    return len(jobs)

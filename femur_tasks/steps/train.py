@@ -178,7 +178,7 @@ def _batches(context: Context, run_id: str, batch_size: int) -> tuple[Any, Any]:
 
     def of(split: str) -> Batches:
         cases = sum(case.split == split for case in manifest.cases)
-        return Batches(manifest.shards[split], lambda key: unpack(context.store.get(key)), cases, size, batch_size)
+        return Batches(manifest.shard_keys(split), lambda key: unpack(context.store.get(key)), cases, size, batch_size)
 
     return of("train"), of("val")
 
@@ -190,7 +190,7 @@ def _probes(context: Context, run_id: str, size: int) -> Any:
     from femur_tasks.dataset.resize import shrink_image
 
     manifest, _ = _manifest_of(context, run_id)
-    shard = unpack(context.store.get(manifest.shards["val"][0]))
+    shard = unpack(context.store.get(manifest.shard_keys("val")[0]))
     return np.stack([shrink_image(image, size) for image in shard.images_bhw[:_PROBES]])
 
 

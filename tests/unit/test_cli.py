@@ -181,10 +181,13 @@ def test_unknown_budget_lists_the_choices(
     [
         (("ingest", ".", "--size", "33"), "--size: Expected a multiple of 8. Received: 33."),
         (("ingest", ".", "--name", "A b"), "--name: Expected lower-case letters"),
-        (("ingest", ".", "--femur-label", "0"), "--femur-label: Expected a number greater than or equal to 1."),
+        (("ingest", ".", "--layout", "zip"), "--layout: Expected 'reference', 'flat', 'nnunet'"),
+        (("ingest", ".", "--allow", "near_duplicate"), "--allow: Expected one of missing_partner, "),
+        (("ingest", ".", "--patient-pattern", "P[0-9]+"), "--patient-pattern: Expected a pattern with a group"),
+        (("ingest", ".", "--sha256", "abc"), "--sha256: Expected 64 hexadecimal digits. Received: 'abc'."),
         (("retrain", "--families", "unet,vgg"), "--families: Expected 'baseline', 'unet' or 'tuned'. Received: 'vgg'."),
     ],
-    ids=["size", "name", "label", "family"],
+    ids=["size", "name", "layout", "allow", "pattern", "digest", "family"],
 )
 def test_wrong_parameter_is_named_as_its_option(
     femur: Femur, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
@@ -204,7 +207,7 @@ def test_wrong_setting_is_named_as_its_variable(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("ingest",), ("rollback",)], ids=["command", "argument", "option"]
+    "arguments", [("nonsense",), ("predict",), ("rollback",)], ids=["command", "argument", "option"]
 )
 def test_wrong_call_ends_with_1_for_2_says_refused(femur: Femur, arguments: tuple[str, ...]) -> None:
     assert femur(*arguments) == 1
@@ -285,10 +288,10 @@ def test_refused_dataset_ends_with_2_and_the_problems(
     femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from femur_tasks.dataset.problems import Problem
-    from femur_tasks.steps.ingest import Ingested
+    from femur_tasks.steps.publish import Ingested
 
     problem = Problem("unknown_layout", "case[1]", "[/] looks like markup", "a pair of folders")
-    refused = Ingested("refused", "femur", None, {}, (problem,))
+    refused = Ingested("cli-1", "refused", "femur", None, {}, (problem,), b"<html>", "reports/1")
     monkeypatch.setattr("femur_tasks.steps.context.open_context", lambda: None)
     monkeypatch.setattr("femur_tasks.steps.ingest.ingest", lambda *_, **__: refused)
     assert femur("ingest", ".") == 2
@@ -296,5 +299,7 @@ def test_refused_dataset_ends_with_2_and_the_problems(
     assert "case[1]" in said.out
     assert "[/] looks like markup" in said.out
     assert said.err.startswith("Refused: nothing of femur changed.")
-    assert femur("ingest", ".", "--json") == 2
+    assert "femur dataset report cli-1" in said.err
+    assert femur("ingest", ".", "--json", "--report", "page.html") == 2
     assert json.loads(capsys.readouterr().out)["state"] == "refused"
+    assert Path("page.html").read_bytes() == b"<html>"

@@ -23,6 +23,10 @@ PURE = (
     "femur_tasks.dataset.splits",
     "femur_tasks.dataset.manifest",
     "femur_tasks.dataset.problems",
+    "femur_tasks.dataset.classes",
+    "femur_tasks.dataset.leakage",
+    "femur_tasks.dataset.drift",
+    "femur_tasks.dataset.acceptance",
 )
 SCIPY = {"numpy", "scipy", "charset_normalizer"}  # the last through numpy.f2py, where it is installed
 _INSTALLED = frozenset(packages_distributions())  # leaves out the standard library and what compiled modules register

@@ -18,11 +18,12 @@ from femur_tasks.dataset import shards
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import IngestParameters
-from femur_tasks.registry.tables import Base, Dataset, DatasetCase, DatasetVersion, IncomingObject
-from femur_tasks.steps import ingest as steps_ingest
+from femur_tasks.registry.tables import Base, Dataset, DatasetCase, DatasetVersion, IncomingObject, Ingest
+from femur_tasks.steps import publish as steps_publish
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.incoming import ingest_incoming, look_for_incoming
-from femur_tasks.steps.ingest import Ingested, ingest
+from femur_tasks.steps.ingest import Progress, ingest
+from femur_tasks.steps.publish import Ingested
 from femur_tasks.storage import MemoryStore
 from tests.radiographs import FLAT, REFERENCE, labels_hw, nifti, packed, write_case, write_flat, write_reference
 
@@ -32,12 +33,19 @@ def run(context: Context, path: Path | str, **parameters: Any) -> Ingested:
 
 
 def everything(context: Context) -> tuple[dict[str, list[Any]], list[str]]:
-    """All rows of all tables, and all keys of the store."""
+    """All rows of all tables, and all keys of the store, but for the record that every ingest leaves of itself."""
     with context.registry.reading() as session:
         rows = {
-            table.name: [tuple(row) for row in session.execute(select(table))] for table in Base.metadata.sorted_tables
+            table.name: [tuple(row) for row in session.execute(select(table))]
+            for table in Base.metadata.sorted_tables
+            if table.name != "ingest"
         }
-    return rows, [found.key for found in context.store.list("")]
+    return rows, [found.key for found in context.store.list("") if not found.key.startswith("reports/")]
+
+
+def ingests(context: Context) -> list[Ingest]:
+    with context.registry.reading() as session:
+        return list(session.scalars(select(Ingest).order_by(Ingest.finished_at)))
 
 
 def memory(context: Context) -> MemoryStore:
@@ -69,7 +77,12 @@ def test_version_is_recorded_with_its_cases_and_counts(context: Context, tmp_pat
     assert (result.state, result.dataset, dict(result.counts)) == ("ingested", "hip", {"train": 3, "val": 1, "test": 1})
     with context.registry.reading() as session:
         version = session.get_one(DatasetVersion, result.digest)
-        assert (version.name, version.source, version.size, version.femur_label) == ("hip", str(source), 32, 1)
+        assert (version.name, version.source, version.size, version.femur_class) == (
+            "hip",
+            str(source),
+            32,
+            "FEMUR (1)",
+        )
         assert (version.cases, version.train_cases, version.val_cases, version.test_cases) == (5, 3, 1, 1)
         dataset = session.get_one(Dataset, "hip")
         assert (dataset.model, dataset.budget) == ("hip-model", "smoke")
@@ -90,7 +103,10 @@ def test_manifest_names_raw_files_and_shards(context: Context, tmp_path: Path) -
         assert context.store.get(case.raw_image_key) == raw
         raw = (source / split / "targets" / f"{case.case_id}.nii.gz").read_bytes()
         assert context.store.get(case.raw_mask_key) == raw
-    packs = {split: [shards.unpack(context.store.get(key)) for key in keys] for split, keys in manifest.shards.items()}
+    packs = {
+        split: [shards.unpack(context.store.get(key)) for key in manifest.shard_keys(split)]
+        for split in manifest.shards
+    }
     assert {split: [pack.case_ids for pack in found] for split, found in packs.items()} == {
         "train": [("A", "B", "C")],
         "val": [("D",)],
@@ -104,8 +120,9 @@ def test_split_of_many_cases_is_cut_into_shards(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "CASES_A_SHARD", 2)
-    keys = manifest_of(context, run(context, write_reference(tmp_path)).digest).shards
-    assert [shards.unpack(context.store.get(key)).case_ids for key in keys["train"]] == [("A", "B"), ("C",)]
+    found = manifest_of(context, run(context, write_reference(tmp_path)).digest).shards["train"]
+    assert [shard.case_ids for shard in found] == [("A", "B"), ("C",)]
+    assert [shards.unpack(context.store.get(shard.key)).case_ids for shard in found] == [("A", "B"), ("C",)]
 
 
 def test_spacing_is_recorded_where_the_header_has_it(context: Context, tmp_path: Path) -> None:
@@ -125,7 +142,7 @@ def test_progress_counts_every_case(context: Context, tmp_path: Path) -> None:
     ingest(
         context,
         IngestParameters(path=str(write_reference(tmp_path)), size=32),
-        progress=lambda done, total: seen.append((done, total)),
+        Progress(on_cases=lambda done, total: seen.append((done, total))),
     )
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
@@ -138,9 +155,9 @@ def test_real_cases_keep_their_splits(context: Context, shared_data: Path) -> No
 
 def test_multiclass_mask_gives_the_class_that_is_asked_for(context: Context, tmp_path: Path) -> None:
     source = write_reference(tmp_path)
-    digests = {label: run(context, source, femur_label=label).digest for label in (1, 2)}
-    assert digests[1] != digests[2]
-    shard = shards.unpack(context.store.get(manifest_of(context, digests[2]).shards["test"][0]))
+    digests = {label: run(context, source, femur_class=label).digest for label in ("1", "iliak")}
+    assert digests["1"] != digests["iliak"]
+    shard = shards.unpack(context.store.get(manifest_of(context, digests["iliak"]).shard_keys("test")[0]))
     np.testing.assert_array_equal(shard.full_masks[0], labels_hw(ord("E")) == 2)
 
 
@@ -185,14 +202,14 @@ def test_second_ingest_sends_and_changes_nothing(context: Context, tmp_path: Pat
     result = run(context, tmp_path / "plain", model="another", budget="full")
     assert (result.state, result.digest, result.counts["train"]) == ("known", digest, 3)
     assert everything(context) == before
-    assert memory(context).bytes_sent == sent
+    assert memory(context).bytes_sent - sent == len(result.report)
 
 
 def test_same_cases_in_another_dataset_are_another_version(context: Context, tmp_path: Path, digest: str) -> None:
     sent = memory(context).bytes_sent
     result = run(context, tmp_path / "plain", dataset="other")
     assert (result.state, result.digest != digest) == ("ingested", True)
-    assert memory(context).bytes_sent - sent < 5000  # the manifest alone
+    assert memory(context).bytes_sent - sent < 5000 + len(result.report)  # the manifest alone
 
 
 def test_changed_pixel_makes_a_new_version(context: Context, tmp_path: Path, digest: str) -> None:
@@ -223,7 +240,7 @@ def test_all_problems_of_all_cases_come_at_once(context: Context, tmp_path: Path
         ("C", "constant_image"),
         ("D", "empty_mask"),
     ]
-    assert next(found.found for found in result.problems if found.case_id == "D") == "classes 3"
+    assert next(found.expected for found in result.problems if found.case_id == "D") == "a femur"
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first version", "later version"])
@@ -238,11 +255,20 @@ def test_refusal_leaves_registry_and_store_as_they_were(context: Context, tmp_pa
     assert everything(context) == before
 
 
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_split_without_a_case_is_refused(context: Context, tmp_path: Path, split: str) -> None:
+def test_source_without_training_cases_is_refused(context: Context, tmp_path: Path) -> None:
     source = write_reference(tmp_path)
-    shutil.rmtree(source / split)
+    shutil.rmtree(source / "train")
     assert codes(run(context, source)) == [("femur", "empty_split")]
+
+
+@pytest.mark.parametrize(("folder", "split"), [("valid", "val"), ("test", "test")])
+def test_missing_split_is_drawn_from_train_and_said(context: Context, tmp_path: Path, folder: str, split: str) -> None:
+    source = write_reference(tmp_path)
+    shutil.rmtree(source / folder)
+    result = run(context, source)
+    assert (result.state, result.counts["train"], result.counts[split]) == ("ingested", 2, 1)
+    drawn = next(found for found in result.problems if found.code == "split_drawn")
+    assert drawn.found == f"no case in {split}: 1 drawn from train"
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
@@ -260,7 +286,7 @@ def test_missing_source_is_not_found(context: Context, tmp_path: Path) -> None:
 
 def test_few_test_cases_are_a_warning_that_names_the_gate(context: Context, tmp_path: Path) -> None:
     result = run(context, write_reference(tmp_path))
-    (warning,) = result.problems
+    (warning,) = (found for found in result.problems if found.case_id == "femur")
     assert (warning.code, warning.found, warning.is_error) == ("few_test_cases", "1 test cases", False)
     assert "20" in warning.expected
     with context.registry.reading() as session:
@@ -395,7 +421,7 @@ def test_object_whose_name_begins_alike_does_not_disturb(
 
 @pytest.mark.parametrize("slash", ["", "/"], ids=["bare", "with slash"])
 def test_folder_in_the_store_is_the_same_version(context: Context, tmp_path: Path, digest: str, slash: str) -> None:
-    for path in (tmp_path / "plain").rglob("*.nii.gz"):
+    for path in (found for found in (tmp_path / "plain").rglob("*") if found.is_file()):
         context.store.put_named(path, f"drops/v1/{path.relative_to(tmp_path / 'plain')}")
     context.store.put_named(b"another drop", "drops/v10/train/imgs/Q.nii.gz")
     assert run(context, f"s3://{context.settings.s3_bucket}/drops/v1{slash}").digest == digest
@@ -413,7 +439,7 @@ def test_key_that_leaves_the_folder_is_refused(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     context.store.put_named(b"evil", "drops/../evil")
-    assert codes(run(context, "s3://femur/drops")) == [("drops", "broken_archive")]
+    assert codes(run(context, "s3://femur/drops")) == [("drops", "hostile_archive")]
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
@@ -510,12 +536,42 @@ def test_refused_object_is_recorded_with_its_detail_and_not_tried_again(
     assert look_for_incoming(context) == []
 
 
-def test_object_that_is_gone_before_its_turn_is_refused(context: Context, drop: Callable[..., str]) -> None:
+def test_object_that_is_gone_before_its_turn_is_forgotten(context: Context, drop: Callable[..., str]) -> None:
     drop("incoming/femur/v1.zip")
     (row,) = look_for_incoming(context)
     context.store.delete(row["key"])
-    assert codes(ingest_incoming(context, row, DEFAULTS)) == [("incoming/femur/v1.zip", "not_ingestible")]
-    assert ledger(context)[0][1] == "refused"
+    assert ingest_incoming(context, row, DEFAULTS) is None
+    assert look_for_incoming(context) == []
+    assert ledger(context) == []
+
+
+def test_object_that_is_replaced_before_its_turn_is_ingested_under_its_new_content(
+    context: Context, drop: Callable[..., str]
+) -> None:
+    drop("incoming/femur/v1.zip")
+    (old,) = look_for_incoming(context)
+    drop("incoming/femur/v1.zip", F="train")
+    assert ingest_incoming(context, old, DEFAULTS) is None
+    (new,) = look_for_incoming(context)
+    result = ingest_incoming(context, new, DEFAULTS)
+    assert (result.state, result.counts["train"], new["etag"] != old["etag"]) == ("ingested", 4, True)
+    assert [state for _, state, _ in ledger(context)] == ["ingested"]
+
+
+def test_folder_of_loose_files_is_one_drop(context: Context, tmp_path: Path, digest: str) -> None:
+    files = [path for path in (tmp_path / "plain").rglob("*") if path.is_file()]
+    for path in files:
+        context.store.put_named(path, f"incoming/femur/march/{path.relative_to(tmp_path / 'plain')}")
+        context.store.put_named(path, f"incoming/hip/{path.relative_to(tmp_path / 'plain')}")
+    march, loose = look_for_incoming(context)
+    assert [march["key"], loose["key"]] == ["incoming/femur/march/", "incoming/hip/"]
+    assert (loose["dataset"], ingest_incoming(context, march, DEFAULTS).digest) == ("hip", digest)
+    assert ingest_incoming(context, loose, DEFAULTS).state == "ingested"
+    write_case(tmp_path / "imgs", tmp_path / "targets", "F", seed=70)
+    for folder in ("imgs", "targets"):
+        context.store.put_named(tmp_path / folder / "F.nii.gz", f"incoming/femur/march/train/{folder}/F.nii.gz")
+    (grown,) = look_for_incoming(context)
+    assert (grown["key"], ingest_incoming(context, grown, DEFAULTS).counts["train"]) == ("incoming/femur/march/", 4)
 
 
 def test_drop_keeps_the_standing_order_of_its_dataset(
@@ -530,12 +586,12 @@ def test_drop_keeps_the_standing_order_of_its_dataset(
 
 
 def test_drop_is_read_as_its_dataset_was_before(context: Context, drop: Callable[..., str], tmp_path: Path) -> None:
-    first = ingest(context, IngestParameters(path=str(write_flat(tmp_path / "flat")), femur_label=2, size=40))
+    first = ingest(context, IngestParameters(path=str(write_flat(tmp_path / "flat")), femur_class="2", size=40))
     drop("incoming/femur/v1.zip", F="train", G="train")
     second = ingest_incoming(context, look_for_incoming(context)[0], IngestParameters())
     with context.registry.reading() as session:
         versions = [session.get_one(DatasetVersion, found.digest) for found in (first, second)]
-        assert [(version.femur_label, version.size) for version in versions] == [(2, 40), (2, 40)]
+        assert [(version.femur_class, version.size) for version in versions] == [("ILIAK (2)", 40), ("ILIAK (2)", 40)]
 
 
 def test_second_ingest_keeps_what_it_does_not_name(context: Context, tmp_path: Path) -> None:
@@ -550,7 +606,12 @@ def test_first_ingest_that_names_nothing_gets_the_defaults(context: Context, tmp
     result = ingest(context, IngestParameters(path=str(write_flat(tmp_path))))
     with context.registry.reading() as session:
         version, dataset = session.get_one(DatasetVersion, result.digest), session.get_one(Dataset, "femur")
-        assert (version.femur_label, version.size, dataset.model, dataset.budget) == (1, 256, "femur", "nightly")
+        assert (version.femur_class, version.size, dataset.model, dataset.budget) == (
+            "FEMUR (1)",
+            256,
+            "femur",
+            "nightly",
+        )
 
 
 def test_full_disk_leaves_the_drop_waiting(
@@ -571,12 +632,12 @@ def test_version_that_comes_in_between_carries_its_splits(
         write_reference(tmp_path / "one"),
         write_reference(tmp_path / "two", {**REFERENCE, "E": "train", "F": "test"}),
     )
-    real = steps_ingest._stored
+    real = steps_publish._stored
 
     def meanwhile(*arguments: Any) -> Manifest:
-        monkeypatch.setattr(steps_ingest, "_stored", real)
+        monkeypatch.setattr(steps_publish, "_stored", real)
         run(context, one)
         return real(*arguments)
 
-    monkeypatch.setattr(steps_ingest, "_stored", meanwhile)
+    monkeypatch.setattr(steps_publish, "_stored", meanwhile)
     assert splits_of(context, run(context, two).digest)["E"] == "test"

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from femur_tasks.dataset.manifest import Manifest, ManifestCase, canonical_json, comparison_cases
+from femur_tasks.dataset.manifest import Manifest, ManifestCase, ShardRef, canonical_json, comparison_cases
 
 CASES = tuple(
     ManifestCase(f"HIP_{i}", f"HIP_{i}", split, f"{i:064x}", f"{i + 9:064x}", 40, 48, None, f"raw/{i}", f"raw/m{i}")
     for i, split in enumerate(("train", "val", "test"))
 )
-MANIFEST = Manifest("femur", 256, 1, CASES, {"train": ("shards/a",), "val": ("shards/b",), "test": ("shards/c",)})
+SHARDS = {case.split: (ShardRef(f"shards/{case.split}", (case.case_id,)),) for case in CASES}
+MANIFEST = Manifest("femur", 256, (1, 2), CASES, SHARDS)
 
 
 def with_first(**changes: Any) -> Manifest:
@@ -28,7 +29,7 @@ def with_first(**changes: Any) -> Manifest:
     "other",
     [
         with_first(case_id="HIP_9"),
-        with_first(patient="P"),
+        with_first(patient="HIP_1"),
         with_first(split="val"),
         with_first(image_sha256="f" * 64),
         with_first(mask_sha256="f" * 64),
@@ -44,8 +45,13 @@ def test_what_is_learnt_from_changes_the_digest(other: Manifest) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [replace(MANIFEST, shards={}), with_first(raw_image_key="raw/z"), with_first(raw_mask_key="raw/z")],
-    ids=["shards", "image file", "mask file"],
+    [
+        replace(MANIFEST, shards={}),
+        with_first(raw_image_key="raw/z"),
+        with_first(raw_mask_key="raw/z"),
+        with_first(patient="p-0123456789ab"),
+    ],
+    ids=["shards", "image file", "mask file", "a patient's name"],
 )
 def test_how_it_is_packed_does_not_change_the_digest(other: Manifest) -> None:
     assert other.digest == MANIFEST.digest

@@ -67,7 +67,31 @@ def test_every_patient_has_one_split_and_fixed_ones_keep_theirs(
     assert splits.keys() == source.keys()
     for patient, split in splits.items():
         assert split in SPLITS
-        assert split == (fixed.get(patient) or source[patient] or split)
+        if patient in fixed:
+            assert split == fixed[patient]
+        elif split != source[patient] is not None:  # drawn from train, for a split that nobody else had
+            assert source[patient] == "train"
+            assert split not in {fixed.get(other, source[other]) for other in source}
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "drawn"),
+    [("train", "val", 1), ("train", "test", 2)],
+    ids=["a tenth for validation", "a fifth for testing"],
+)
+def test_missing_split_gets_its_share_of_the_training_patients(given: str, missing: str, drawn: int) -> None:
+    others = {"val", "test"} - {missing}
+    source = {f"T{i}": given for i in range(8)} | {f"O{i}": other for other in others for i in range(2)}
+    splits = assign_splits(source, {}, seed=0)
+    moved = [patient for patient in source if splits[patient] != source[patient]]
+    assert (len(moved), {splits[patient] for patient in moved}) == (drawn, {missing})
+    assert all(patient.startswith("T") for patient in moved)
+
+
+def test_training_patient_of_an_earlier_version_is_not_drawn() -> None:
+    source = dict.fromkeys("abc", "train")
+    splits = assign_splits(source, {"a": "train", "b": "train"}, seed=0)
+    assert (splits["a"], splits["b"]) == ("train", "train")
 
 
 @given(SOURCES, st.integers(0, 9), st.randoms())
