@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from femur_tasks.dataset.nifti import read_file
+from femur_tasks.dataset.pictures.nifti import read_file
 from femur_tasks.demo import MODEL
 from femur_tasks.evaluation.overlays import contact_sheet, overlay
 from femur_tasks.serving.predict import predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class CaseFacts:
         mirrored: the header says that the picture's right is the patient's right.
         window: grey values that became 0 and 255; None where the file held 8 bits.
         femur_x_pct, femur_y_pct: the mask's centre in per cent of width and height; None without a femur.
+        labels: class numbers of the mask, where the femur's was assumed; none else.
         raw_image, raw_mask: the files to store, free of anything but pixels and spacing.
     """
 
@@ -45,6 +47,7 @@ class CaseFacts:
     femur_area_pct: float
     femur_x_pct: float | None
     femur_y_pct: float | None
+    labels: tuple[int, ...]
     raw_image: str
     raw_mask: str
 
@@ -55,14 +58,14 @@ class CasePixels:
 
     Attributes:
         image_hw, mask_hw: uint8 and uint8 0/1, (size, size).
-        full_mask_png: the mask at the original size as the bytes of a 1-bit PNG.
+        full_mask: the mask at the original size, as `packed_mask` made it.
         small_image_hw, small_mask_hw: uint8 and bool in the original's proportions, for checks and pictures.
         fingerprint: for near-duplicates.
     """
 
     image_hw: Array
     mask_hw: Array
-    full_mask_png: bytes
+    full_mask: bytes
     small_image_hw: Array
     small_mask_hw: Array
     fingerprint: Array
@@ -75,7 +78,7 @@ def save(path: Path, facts: CaseFacts | None, problems: list[Problem], pixels: C
     told = {"facts": asdict(facts) if facts else None, "problems": [problem.as_dict() for problem in problems]}
     arrays = {_FACTS: np.frombuffer(json.dumps(told).encode(), np.uint8)}
     if pixels:
-        arrays |= {**vars(pixels), "full_mask_png": np.frombuffer(pixels.full_mask_png, np.uint8)}
+        arrays |= {**vars(pixels), "full_mask": np.frombuffer(pixels.full_mask, np.uint8)}
     part = path.with_suffix(".part")
     part.write_bytes(packed({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
     part.replace(path)
@@ -90,7 +93,7 @@ def load_facts(path: Path) -> tuple[CaseFacts | None, list[Problem]]:
     fields = told["facts"]
     if fields:
         pairs = {name: tuple(fields[name]) if fields[name] else None for name in ("spacing_mm", "window")}
-        fields = CaseFacts(**{**fields, **pairs})
+        fields = CaseFacts(**{**fields, **pairs, "labels": tuple(fields["labels"])})
     return fields, [Problem.from_dict(problem) for problem in told["problems"]]
 
 
@@ -100,8 +103,19 @@ def load_pixels(path: Path) -> CasePixels:
 
     arrays = load_file(path)
     del arrays[_FACTS]
-    png = arrays.pop("full_mask_png").tobytes()
-    return CasePixels(full_mask_png=png, **arrays)
+    return CasePixels(full_mask=arrays.pop("full_mask").tobytes(), **arrays)
+
+
+def packed_mask(mask_hw: Array) -> bytes:
+    """A bool mask without loss: height and width as two uint32, then its bits, deflated. Equal masks, equal bytes."""
+    return np.array(mask_hw.shape, "<u4").tobytes() + zlib.compress(np.packbits(mask_hw).tobytes(), 1)
+
+
+def unpacked_mask(packed: bytes) -> Array:
+    """The bool mask (H, W) that `packed_mask` packed."""
+    height, width = (int(length) for length in np.frombuffer(packed[:8], "<u4"))
+    bits = np.frombuffer(zlib.decompress(packed[8:]), np.uint8)
+    return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
 
 
 def load_fingerprint(path: Path) -> Array:

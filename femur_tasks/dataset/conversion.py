@@ -13,7 +13,8 @@ from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, forkserver, get_context
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from femur_tasks.dataset import cases
-from femur_tasks.dataset.cases import CaseFacts, CasePixels
+from femur_tasks.dataset.cases import CaseFacts, CasePixels, packed_mask
 from femur_tasks.dataset.checks import problems_of_mask, problems_of_pixels
 from femur_tasks.dataset.fingerprint import fingerprint
 from femur_tasks.dataset.intensity import to_grey
@@ -35,7 +36,9 @@ from femur_tasks.dataset.resize import shrink_image, shrink_mask, thumbnails
 
 CASE_TIMEOUT_S = 30
 _A_FILE = "a file that can be read"
-_READERS = ("isal.igzip", "nibabel", "pycocotools.mask", "pydicom", "safetensors.numpy")  # take seconds to load, once
+_READERS = ("isal.igzip", "nibabel", "safetensors.numpy")  # take a second to load: once, not in every process
+_LOOKED_AT = 16
+_LABELS = 12
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -48,11 +51,13 @@ class Reading:
         size: edge of the square training picture, px.
         femur: the numbers of the femur's classes; none where the source does not tell, and masks can't be judged.
         key: of patients' pseudonyms.
+        assumed: a few masks had one class only, which was taken for the femur's: every mask is to tell its classes.
     """
 
     size: int
     femur: frozenset[int]
     key: bytes
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,24 @@ def convert_all(jobs: Sequence[Job], reading: Reading, on_case: Callable[[], Non
         on_case()
 
 
-def foreground_of_all(masks: Sequence[Path]) -> frozenset[int]:
-    """The class numbers in all these masks but the background's; what can't be read is left to the conversion."""
-    found = (values for _, values in _side_by_side(_foreground, masks) if isinstance(values, frozenset))
+def start_loading() -> None:
+    """Have the workers' readers loaded beside whatever comes before a conversion: that takes a second."""
+    _workers()
+    forkserver.ensure_running()
+
+
+def _workers() -> ForkServerContext:
+    # a task runner's process counts as a daemon, which may have no children; these end with the pool
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_READERS])
+    return context
+
+
+def foreground_of_some(masks: Sequence[Path]) -> frozenset[int]:
+    """The class numbers in a few of these masks but the background's; what can't be read is left to the conversion."""
+    some = masks[:: max(1, len(masks) // _LOOKED_AT)]
+    found = (values for _, values in _side_by_side(_foreground, some) if isinstance(values, frozenset))
     return frozenset[int]().union(*found)
 
 
@@ -97,10 +117,7 @@ def _side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> 
 
     if not items:
         return
-    # a task runner's process counts as a daemon, which may have no children; these end with the pool
-    current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_READERS])
+    context = _workers()
     with ProcessPool(min(os.cpu_count() or 1, len(items)), context=context) as pool:
         running = {pool.schedule(function, args=[item], timeout=CASE_TIMEOUT_S): item for item in items}
         for future in as_completed(running):
@@ -131,40 +148,48 @@ def convert(job: Job, reading: Reading) -> None:
         return
     problems = problems_of_pixels(files.case_id, image.pixels_hw)
     try:
-        femur, raw_mask, soft = _mask_of(files, image, reading)
+        mask = _mask_of(files, image, reading)
     except Faulty as err:
         cases.save(out, None, [*problems, err.of(files.case_id, "mask")], None)
         return
-    problems += soft
-    if femur.shape != image.pixels_hw.shape:
-        height, width = image.pixels_hw.shape
-        found = f"image {width} x {height}, mask {femur.shape[1]} x {femur.shape[0]} px"
+    problems += mask.problems
+    if mask.femur_hw.shape != image.pixels_hw.shape:
+        (height, width), (rows, columns) = image.pixels_hw.shape, mask.femur_hw.shape
+        found = f"image {width} x {height}, mask {columns} x {rows} px"
         problems.append(Problem("size_mismatch", files.case_id, found, "a mask of the image's size"))
     if any(problem.is_error for problem in problems):
         cases.save(out, None, problems, None)
         return
-    _save_converted(job, reading, image, femur, raw_mask, problems)
+    _save_converted(job, reading, image, mask, problems)
 
 
-def _mask_of(files: CaseFiles, image: Picture, reading: Reading) -> tuple[Array, Path | bytes, list[Problem]]:
-    """The femur as bool, what to store of the mask, and what is to be said of it."""
+@dataclass(frozen=True)
+class _Mask:
+    """The femur as bool, what to store of the mask, its class numbers, and what is to be said of it."""
+
+    femur_hw: Array
+    raw: Path | bytes
+    labels: tuple[int, ...]
+    problems: list[Problem]
+
+
+def _mask_of(files: CaseFiles, image: Picture, reading: Reading) -> _Mask:
     if isinstance(files.mask, Shapes):
         height, width = image.pixels_hw.shape
         femur = rasterised(files.mask, height, width, reading.femur)
-        return femur, _png(femur.view(np.uint8) * np.uint8(255)), []
-    labels = read_labels(files.mask)
-    femur, said = femur_of_labels(labels.pixels_hw, reading.femur)
+        return _Mask(femur, _png(femur.view(np.uint8) * np.uint8(255)), (), [])
+    picture = read_labels(files.mask)
+    femur, said = femur_of_labels(picture.pixels_hw, reading.femur)
+    labels = tuple(sorted(foreground_values(picture.pixels_hw)))[:_LABELS] if reading.assumed else ()
     problems = [Problem(code, files.case_id, f"mask: {found}", expected) for code, found, expected in said]
-    return femur, labels.clean or files.mask, problems
+    return _Mask(femur, picture.clean or files.mask, labels, problems)
 
 
-def _save_converted(
-    job: Job, reading: Reading, image: Picture, femur: Array, raw_mask: Path | bytes, problems: list[Problem]
-) -> None:
-    files = job.files
+def _save_converted(job: Job, reading: Reading, image: Picture, mask: _Mask, problems: list[Problem]) -> None:
+    files, femur = job.files, mask.femur_hw
     grey, window = to_grey(image.pixels_hw)
     small_image, small_mask = thumbnails(grey, femur)
-    area_pct = 100 * float(femur.mean())
+    area_pct = 100 * np.count_nonzero(femur) / femur.size
     if reading.femur:
         problems = problems + problems_of_mask(files.case_id, small_image, small_mask, area_pct)
     if image.burned_in:
@@ -188,13 +213,14 @@ def _save_converted(
         femur_area_pct=area_pct,
         femur_x_pct=_centre_pct(columns, small_mask.shape[1]),
         femur_y_pct=_centre_pct(rows, small_mask.shape[0]),
+        labels=mask.labels,
         raw_image=_kept(image.clean or files.image, job.out.with_suffix(".image")),
-        raw_mask=_kept(raw_mask, job.out.with_suffix(".mask")),
+        raw_mask=_kept(mask.raw, job.out.with_suffix(".mask")),
     )
     pixels = CasePixels(
         image_hw=shrink_image(grey, reading.size),
         mask_hw=shrink_mask(femur, reading.size),
-        full_mask_png=_png(femur),
+        full_mask=packed_mask(femur),
         small_image_hw=small_image,
         small_mask_hw=small_mask,
         fingerprint=fingerprint(small_image, small_mask),

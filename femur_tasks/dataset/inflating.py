@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import zstandard
+from isal import igzip_lib
 
 MAX_WINDOW_BYTES = 1 << 27
 """How far back a stream may refer, which is the memory it takes: what `zstd --long` and `xz -9` need."""
 BLOCK_BYTES = 1 << 18
 INPUT_BYTES = 1 << 14  # small: each of many tiny streams in a row copies what is left of the input
 _ZSTD_INPUT_BYTES = 1 << 10  # zstandard inflates all it is given at once, up to 32,768 times of it
-NAMELESS = (zlib.error, lzma.LZMAError, zstandard.ZstdError)
-BROKEN = (*NAMELESS, EOFError, OSError, ValueError)
+NAMELESS: tuple[type[Exception], ...] = (igzip_lib.IsalError, lzma.LZMAError, zstandard.ZstdError)  # type: ignore[assignment]  # its stub is wrong
+BROKEN: tuple[type[Exception], ...] = (*NAMELESS, EOFError, OSError, ValueError)
 """What a damaged stream raises; the texts of the first tell of the stream only."""
 
 
 class Inflater(Protocol):
-    """One stream, as `bz2` and `lzma` have it."""
+    """One stream, as `bz2`, `lzma` and `igzip_lib` have it."""
 
     @property
     def eof(self) -> bool: ...
@@ -30,26 +30,6 @@ class Inflater(Protocol):
     @property
     def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Zlib:
-    def __init__(self, window_bits: int) -> None:
-        self._stream = zlib.decompressobj(window_bits)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._stream.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
 
 
 class _Zstd:
@@ -87,8 +67,8 @@ def raw_lzma(properties: bytes) -> Inflater:
 
 
 INFLATERS: Mapping[str, Callable[[], Inflater]] = {
-    "deflate": lambda: _Zlib(-zlib.MAX_WBITS),
-    "gz": lambda: _Zlib(16 + zlib.MAX_WBITS),
+    "deflate": lambda: igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE),
+    "gz": lambda: igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP),
     "bz2": bz2.BZ2Decompressor,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES + (1 << 24)),
     "zst": _Zstd,
@@ -104,7 +84,7 @@ def inflated(read: Callable[[int], bytes], fresh: Callable[[], Inflater]) -> Ite
 
     Raises:
         EOFError: the last stream breaks off.
-        zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError: a stream is damaged.
+        igzip_lib.IsalError, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError: a stream is damaged.
     """
     inflater = fresh()
     while True:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -47,7 +48,7 @@ class Manifest:
     cases: tuple[ManifestCase, ...]
     shards: Mapping[str, tuple[ShardRef, ...]]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over dataset, size and the cases' content in the order of their ids; shards and files left out.
 

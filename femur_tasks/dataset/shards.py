@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load, save
 
-from femur_tasks.dataset.cases import CasePixels
+from femur_tasks.dataset.cases import CasePixels, unpacked_mask
 from femur_tasks.dataset.manifest import Manifest, ManifestCase, ShardRef
 from femur_tasks.dataset.pictures.picture import Array
 
@@ -79,7 +77,7 @@ def pack(cases: Sequence[tuple[str, CasePixels]], with_full_masks: bool) -> byte
     }
     if with_full_masks:
         arrays |= {
-            f"full_mask_{i:05d}": np.frombuffer(pixels.full_mask_png, np.uint8) for i, (_, pixels) in enumerate(cases)
+            f"full_mask_{i:05d}": np.frombuffer(pixels.full_mask, np.uint8) for i, (_, pixels) in enumerate(cases)
         }
     return save(arrays)
 
@@ -92,5 +90,5 @@ def unpack(data: bytes) -> Shard:
         case_ids=tuple(json.loads(arrays[_CASE_IDS].tobytes())),
         images_bhw=arrays["images"],
         masks_bhw=arrays["masks"],
-        full_masks=tuple(np.asarray(Image.open(io.BytesIO(png.tobytes()))) for png in full),
+        full_masks=tuple(unpacked_mask(packed.tobytes()) for packed in full),
     )

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import html
 import io
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from femur_tasks.reports.facts import Comparison, Curve
 
@@ -43,16 +39,6 @@ _STYLE: Final[dict[Any, Any]] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 _WIDTH_INCH = 9.0
-_PANELS_A_ROW = 3
-_MOST_BINS = 20
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One feature: a title with its unit, and its finite values by split, one or more each."""
-
-    title: str
-    values: Mapping[str, Sequence[float]]
 
 
 def _svg(name: str, alt: str, height_inch: float, draw: Callable[[Figure], None]) -> str:
@@ -145,40 +131,3 @@ def differences_svg(compared: Comparison) -> str:
         axes.margins(y=0.18)
 
     return _svg("differences", alt, 2.9, draw)
-
-
-def histograms_svg(panels: Sequence[Panel]) -> str:
-    """How each feature is spread, the splits over one another; empty without a panel.
-
-    Bins are shared by the splits of a panel, and heights are shares of a split: splits differ in their size.
-    """
-    if not panels:
-        return ""
-    splits = list(dict.fromkeys(split for panel in panels for split in panel.values))
-    rows = math.ceil(len(panels) / _PANELS_A_ROW)
-
-    def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, _PANELS_A_ROW, squeeze=False).flat
-        lines = {}
-        for panel, axes in zip(panels, grid, strict=False):
-            together = np.concatenate([np.asarray(values, dtype=np.float64) for values in panel.values.values()])
-            edges = np.histogram_bin_edges(
-                together, bins=int(np.clip(math.sqrt(len(together) / len(panel.values)), 5, _MOST_BINS))
-            )
-            axes.set_title(panel.title)
-            axes.grid(visible=False, axis="x")
-            axes.locator_params(nbins=4)
-            for split, values in panel.values.items():
-                number = splits.index(split) % len(_SERIES)
-                shares = 100 * np.histogram(values, edges)[0] / len(values)
-                look: dict[str, Any] = {"color": _SERIES[number], "linestyle": _DASHES[number], "linewidth": 1.6}
-                axes.stairs(shares, edges, **look)
-                lines[split] = axes.plot([], [], **look)[0]
-            axes.set_ylim(bottom=0)
-        for axes in list(grid):
-            axes.set_axis_off()
-        figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=len(lines))
-        figure.supylabel("per cent of the split's cases", fontsize=9)
-
-    alt = "Spread by split of " + ", ".join(panel.title for panel in panels)
-    return _svg("features", alt, 0.4 + 1.75 * rows, draw)

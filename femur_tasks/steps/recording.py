@@ -78,11 +78,11 @@ def record_version(
         session.add(dataset)
     for name, value in plan.standing.items():
         setattr(dataset, name, value)
-    counts = accepted.counts
+    counts, digest = accepted.counts, manifest.digest
     inside = accepted.splits.keys()
     session.add(
         DatasetVersion(
-            digest=manifest.digest,
+            digest=digest,
             name=plan.dataset,
             source=plan.source,
             size=plan.size,
@@ -101,7 +101,7 @@ def record_version(
         )
     )  # fmt: skip
     session.flush()
-    rows = [{"digest": manifest.digest, **row} for row in case_rows(accepted)]
+    rows = [{"digest": digest, **row} for row in case_rows(accepted)]
     for start in range(0, len(rows), _ROWS):
         session.execute(insert(DatasetCase), rows[start : start + _ROWS])
 

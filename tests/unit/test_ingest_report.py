@@ -19,6 +19,7 @@ from PIL import Image
 from femur_tasks.dataset.drift import DriftRow
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.evaluation.overlays import TRUTH_RGB
+from femur_tasks.reports.histograms import histogram
 from femur_tasks.reports.ingest import groups, headline, render
 from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, Pair, choose_cards
 from femur_tasks.reports.sheets import card_sheets, pair_sheets
@@ -54,7 +55,7 @@ def card(case_id: str, *problems: Problem, split: str = "train", height: int = 6
 
 def full_report() -> IngestReport:
     cards = (card("A", ONE_FEMUR), card("B", SIZE_MISMATCH, split="val"), card("C"), card("D", split="test", height=32))
-    values = {"intensity_mean": [1.0, 2.0, 3.0], "height_px": [64.0] * 3, "spacing_mm": [], "odd_one": [math.nan]}
+    values = {"intensity_mean": [1.0, 2.0, 3.0], "height_px": [64.0] * 3, "spacing_y_mm": [], "odd_one": [math.nan]}
     return report(
         "refused",
         layout="coco",
@@ -67,7 +68,7 @@ def full_report() -> IngestReport:
             DriftRow("all", "intensity_mean", 1.234, 0.5, 1e-6, 40, 50, "large"),
             DriftRow("train", "intensity_mean", 0.15, 0.2, 1e-3, 20, 30, "some"),
             DriftRow("all", "height_px", 0.0, 0.0, 1.0, 40, 50, "none"),
-            DriftRow("all", "spacing_mm", None, None, None, 3, 50, None),
+            DriftRow("all", "spacing_y_mm", None, None, None, 3, 50, None),
         ),
         drift_against="hip@41ab9c0de112",
         cards=cards,
@@ -127,7 +128,7 @@ def test_facts_of_every_section_are_shown(full_page: str) -> None:
         "Against hip@41ab9c0de112.",
         "Mean grey value all 40 50 1.23 0.50 1e-06 large train 20 30 0.15 0.20 0.001 some",
         "Height, px all 40 50 0.00 0.00 1 none",
-        "Distance of pixels, mm all 3 50 – – – too few cases",  # noqa: RUF001
+        "Distance of rows, mm all 3 50 – – – too few cases",  # noqa: RUF001
         "numpy 2.4",
     ):
         assert expected in text
@@ -264,23 +265,37 @@ def test_a_page_of_sixty_noisy_cards_is_below_three_megabytes() -> None:
 # charts
 
 
-def test_features_are_drawn_with_a_colour_and_a_dash_for_each_split(full_page: str) -> None:
-    assert full_page.count("<svg") == 1
-    assert ">Mean grey value</text>" in full_page
-    assert ">Height, px</text>" in full_page
-    assert "odd one" not in full_page
-    chart = full_page[full_page.index("<svg") : full_page.index("</svg>")]
-    assert "Distance of pixels" not in chart
-    assert {"var(--series-0)", "var(--series-1)"} <= set(re.findall(r"var\(--series-\d\)", chart))
-    assert "stroke-dasharray" in chart
-    assert ">test</text>" not in chart
+def test_features_are_drawn_with_a_line_for_each_split_that_has_the_feature(full_page: str) -> None:
+    titles = re.findall(r"<figcaption>([^<]+)</figcaption>\n<svg", full_page)
+    assert titles == ["Mean grey value", "Height, px"]  # neither the empty nor the infinite one
+    features = full_page[full_page.index('id="features"') : full_page.index('id="drift"')]
+    assert re.findall(r"</svg>(\w+)</span>", features) == ["train", "val"]  # test has no value
+    panels = re.findall(r'<figure class="panel">.*?</figure>', features, flags=re.DOTALL)
+    assert [re.findall(r'class="line-(\d)"', panel) for panel in panels] == [["0", "1"], ["0", "1"]]
+
+
+def test_lines_differ_in_colour_and_in_dash(full_page: str) -> None:
+    rules = re.findall(r"\.line-\d \{ ([^}]+) \}", full_page)
+    assert len({rule.partition(";")[0] for rule in rules}) == len({rule.partition(";")[2] for rule in rules}) == 3
+
+
+def test_histogram_is_the_share_of_each_bin_of_all_splits() -> None:
+    # 8 values of two splits: at least 5 bins, from 0 to 10 in steps of 2
+    found = histogram("grey", {"train": [0, 1, 3, 10], "val": [5, 5, 5, 5]})
+    assert (found.low, found.high, found.top_pct) == ("0", "10", "100")
+    # half of train in the first bin: half of the height, which all of val reaches in the third
+    assert found.lines["train"] == "M0 40V20.0H20.0V30.0H40.0V40.0H60.0V40.0H80.0V30.0H100.0V40"
+    assert found.lines["val"] == "M0 40V40.0H20.0V40.0H40.0V0.0H60.0V40.0H80.0V40.0H100.0V40"
+
+
+def test_constant_feature_has_a_histogram() -> None:
+    assert histogram("height", {"train": [64.0] * 3}).top_pct == "100"
 
 
 def test_one_panel_for_one_feature_and_none_for_none() -> None:
     page = render(report(features={"train": {"brand_new": [1.0]}, "val": {}}))
-    assert page.count(">brand new</text>") == 1
-    assert page.count('id="features-matplotlib.axis_') == 2  # the places beside it in the row are blank
-    assert "<svg" not in render(report(features={"train": {"height_px": []}}))
+    assert page.count("<figcaption>brand new</figcaption>") == page.count('class="panel"') == 1
+    assert 'id="features"' not in render(report(features={"train": {"height_px": []}}))
 
 
 def test_same_facts_give_the_same_bytes(full_page: str) -> None:
