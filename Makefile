@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test up down status lint bench lock
+.PHONY: help demo test up down status lint bench fuzz lock
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,10 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 
 bench: $(VENV)/.dev  ## run every benchmark; each prints a table and a ratio
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+fuzz: $(VENV)/.dev  ## throw damaged files at every reader, FUZZ_S (60) seconds each
+	@for script in tests/fuzz/fuzz_*.py; do echo "== $$script"; \
+		PYTHONPATH=. $(BIN)/python "$$script" -max_total_time=$(or $(FUZZ_S),60) -rss_limit_mb=3000 || exit 1; done
 
 lock: $(VENV)/bin/uv  ## resolve the lock files again
 	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -1,9 +1,9 @@
 """Fuzz the picture readers: whatever the bytes, `decode` gives a picture or raises `Faulty`.
 
-    python tests/fuzz/fuzz_pictures.py -max_total_time=60 CORPUS
+    python tests/fuzz/fuzz_pictures.py -max_total_time=60
 
-CORPUS is a folder; where it is empty, a small whole file of every format is written into it first. What finds
-something is left in the working folder as `crash-...`; keep it as a test.
+It begins with a small whole file of every format. What finds something is left in the working folder as `crash-...`:
+keep it as a test.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -90,13 +91,11 @@ def one(data: bytes) -> None:
 
 def main() -> None:
     """Write the seeds, and fuzz."""
-    for folder in (Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            for name, data in seeds().items():
-                (folder / name).write_bytes(data)
-    atheris.Setup(sys.argv, one)
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory(prefix="femur-fuzz-") as folder:
+        for name, data in seeds().items():
+            (Path(folder) / name).write_bytes(data)
+        atheris.Setup([*sys.argv, folder, "-max_len=4096"], one)
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
