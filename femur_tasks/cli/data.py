@@ -102,6 +102,7 @@ def ingest(
         told = Progress(
             on_bytes=lambda done, total: advance("bytes", done, total),
             on_cases=lambda done, total: advance("cases", done, total),
+            on_stored=lambda done, total: advance("cases stored", done, total),
         )
         results = [step(context, parameters, told, dry_run)] if path else _waiting(context, parameters, told)
     if report:

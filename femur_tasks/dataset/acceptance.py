@@ -13,6 +13,7 @@ from femur_tasks.dataset.problems import SPLITS, Problem, errors, leave_out, lif
 from femur_tasks.dataset.splits import assign_splits
 
 FEW_TEST_CASES = 20
+_ACROSS_SPLITS = ("duplicate_across_splits", "near_duplicate")
 _SPLIT_SEED = 0
 
 
@@ -38,11 +39,14 @@ class Accepted:
         cases: those that make the version, in the order of their ids; meaningless where there are errors.
         splits: case id -> split.
         problems: errors, lifted errors and warnings.
+        pairs: cases that show one picture in two splits, as two case ids and how alike they are, 1 where they are
+            the same; both are in `cases`.
     """
 
     cases: tuple[CaseFacts, ...]
     splits: Mapping[str, str]
     problems: tuple[Problem, ...]
+    pairs: tuple[tuple[str, str, float], ...]
 
     @property
     def refused(self) -> bool:
@@ -76,11 +80,9 @@ def accept(
         fingerprints: of the cases by id; a case without one is not looked at for near-duplicates.
         unread: the source's splits of the cases that can't be read: these are not empty, only broken.
     """
-    gone = {
-        case.case_id
-        for case in cases
-        if case.case_id in known.withdrawn_ids or case.image_sha256 in known.withdrawn_images
-    }
+    # a withdrawn case does not count, broken or not
+    gone = known.withdrawn_ids & {*(case.case_id for case in cases), *(problem.case_id for problem in found)}
+    gone |= {case.case_id for case in cases if case.image_sha256 in known.withdrawn_images}
     problems = [problem for problem in found if problem.case_id not in gone]
     problems += [Problem("withdrawn", case_id, "withdrawn on request", "no such case") for case_id in sorted(gone)]
     problems = lifted(problems, allow)
@@ -92,13 +94,21 @@ def accept(
         Seen(case.case_id, case.patient, splits[case.case_id], case.image_sha256, fingerprints.get(case.case_id))
         for case in stay
     ]
-    leaking = lifted(leaks(seen), allow)
+    leaked = leaks(seen)
+    leaking = lifted([leak.problem for leak in leaked], allow)
     problems += leaking
-    gone = set(leave_out(leaking))
+    gone = leave_out(leaking)
     stay = [case for case in stay if case.case_id not in gone]
     splits = {case.case_id: splits[case.case_id] for case in stay}
+    # correcting the errors brings cases back; where there is none left, what is empty stays empty
+    unread = (unread if stay else {None}) if errors(problems) else frozenset()
     problems += _of_splits(dataset, stay, splits, known, unread)
-    return Accepted(tuple(stay), splits, tuple(problems))
+    pairs = tuple(
+        (leak.other_id, leak.problem.case_id, leak.score)
+        for leak in leaked
+        if leak.score is not None and leak.problem.code in _ACROSS_SPLITS
+    )
+    return Accepted(tuple(stay), splits, tuple(problems), pairs)
 
 
 def _splits(cases: Sequence[CaseFacts], known: Known) -> dict[str, str]:
@@ -136,7 +146,7 @@ def _of_splits(
     problems += [
         Problem("empty_split", dataset, f"no case in {split}", "at least one case a split")
         for split in SPLITS
-        if cases and not counts[split] and not unread & {split, None}
+        if not counts[split] and not unread & {split, None}
     ]
     if 0 < counts["test"] < FEW_TEST_CASES:
         expected = f"{FEW_TEST_CASES} or more, or the gate will refuse"

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -57,8 +57,11 @@ def is_archive(path: Path) -> bool:
         return _kind(file.read(_HEAD_BYTES)) is not None
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None] = lambda _done: None) -> None:
     """Unpack into an existing empty folder; when it raises, what came out before that is still there.
+
+    Args:
+        on_bytes: told how many bytes have come out.
 
     Raises:
         Faulty: `broken_archive`; `hostile_archive`: it would write outside the folder, holds links or devices, hides
@@ -67,14 +70,14 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     number = 0
     try:
-        budget = _Budget(archive.stat().st_size, folder)
+        budget = _Budget(archive.stat().st_size, folder, on_bytes)
         with archive.open("rb") as file:
             for number, member in enumerate(_members(file, budget), 1):
                 budget.take(member, number)
     except BROKEN as err:  # from None: their texts, and what they were raised from, name members
         if isinstance(err, OSError) and err.errno is not None:
             room = (
-                "Make room where TMPDIR points"
+                "Make room where FEMUR_WORK or FEMUR_HOME points"
                 if err.errno in (errno.ENOSPC, errno.EDQUOT)
                 else "Look at the disk and its permissions"
             )
@@ -120,7 +123,8 @@ def _members(file: BinaryIO, budget: _Budget) -> Iterator[tars.Member]:
 class _Budget:
     """Writes members below a folder, and counts what really comes out, whatever headers promise."""
 
-    def __init__(self, archive_bytes: int, folder: Path) -> None:
+    def __init__(self, archive_bytes: int, folder: Path, on_bytes: Callable[[int], None]) -> None:
+        self._on_bytes = on_bytes
         self.max_members = min(MAX_MEMBERS, FREE_MEMBERS + archive_bytes // BYTES_A_MEMBER)
         self._max_bytes = FREE_BYTES + MAX_RATIO * archive_bytes
         self._folder = folder
@@ -136,6 +140,7 @@ class _Budget:
                 raise Faulty("too_large", "more", f"at most {MAX_BYTES >> 30} GiB when unpacked")
             if self._bytes > self._max_bytes:
                 raise Faulty("hostile_archive", "a bomb", f"at most {MAX_RATIO} times its size when unpacked")
+            self._on_bytes(self._bytes)
             yield block
 
     def take(self, member: tars.Member, number: int) -> None:

@@ -29,6 +29,7 @@ FEMUR_NAMES = (
 )
 _SEPARATORS = re.compile(r"[\s_-]+")
 _SHOWN = 20
+_BINARY = 255  # a mask of 0 and 255 has one class, whatever its number elsewhere
 
 
 def femur_numbers(
@@ -51,8 +52,8 @@ def femur_numbers(
         if found := frozenset(number for number, name in classes.items() if _plain(name) in wanted):
             return found
         raise _unknown(classes, values, f"a class with a name such as {', '.join(FEMUR_NAMES[:3])}")
-    if values and len(values) == 1:
-        return values
+    if values and len(single := values - {_BINARY} or values) == 1:
+        return single
     raise _unknown(classes, values, "names of the classes, or masks of a single class")
 
 

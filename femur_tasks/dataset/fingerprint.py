@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 
 def fingerprint(image_hw: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """Local contrast of (SIDE, SIDE) points around the hips, flattened; 8 KB, compared by `leakage.similarity`.
+    """Local contrast of (SIDE, SIDE) points around the hips, flattened; 8 KB, compared by `alignment.similarity`.
 
     The frame is level with the femoral heads and scaled by their distance. A lone femur's head and width stand for
     both, and with an empty mask the whole picture is the frame: then only copies of almost the same frame are alike.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the pictures import this module
 _LOW, _HIGH = 0.005, 0.995
 _BINS = 1 << 16
 _SAMPLE = 1 << 20
+_ROWS = 256
 
 
 def to_grey(pixels_hw: Array) -> tuple[Array, tuple[float, float] | None]:
@@ -62,10 +63,13 @@ def _percentiles(pixels_hw: Array, low: float, high: float) -> tuple[float, floa
 
 def _windowed(values: Array, window: tuple[float, float]) -> Array:
     low, high = window
-    if low == high:
-        return np.zeros(values.shape, np.uint8)
-    shares = (np.clip(values, low, high).astype(np.float64) - low) / (high - low)
-    return np.rint(255 * shares).astype(np.uint8)
+    found = np.zeros(values.shape, np.uint8)
+    # in blocks of rows: eight bytes a pixel of a large picture are a third of a gigabyte
+    for start in range(0, len(values) if low != high else 0, _ROWS):
+        rows = slice(start, start + _ROWS)
+        shares = (np.clip(values[rows], low, high).astype(np.float64) - low) / (high - low)
+        found[rows] = np.rint(255 * shares)
+    return found
 
 
 def luminance(colour_hwc: Array) -> Array:

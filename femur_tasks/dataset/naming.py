@@ -88,7 +88,9 @@ def compiled(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM behind its preamble."""
+    """Whether a file has the mark of DICOM behind its preamble, or is called so: a damaged one may lack the mark."""
+    if path.suffix.lower() == ".dcm":
+        return True
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

@@ -54,7 +54,7 @@ CODES: Mapping[str, Code] = {
     "unknown_class": Code(_F, "Name the class with --femur-class, by name or by number."),
     "missing_partner": Code(_L, "Add the missing file, or leave the case out with --allow missing_partner."),
     "unlabelled": Code(_W, "Annotate it to have it used."),
-    "duplicate_case": Code(_L, "Rename one of the two, or keep the first with --allow duplicate_case."),
+    "duplicate_case": Code(_T, "Rename one of the two, or keep the first with --allow duplicate_case."),
     # one file
     "unreadable": Code(_L, "Export the file again, or leave the case out with --allow unreadable."),
     "hostile_file": Code(_F, "Do not open it. Find out where it came from."),

@@ -30,6 +30,7 @@ class Plan:
         folder: with the source's files.
         layout, femur_class, patient_pattern: as asked for or found; empty where they never came to be known.
         femur: class numbers of the femur.
+        assumed: a few masks of a source without names had this one class only.
         classes: names by number, None where the source names none.
         cases: those to convert, in order: the split that the source gives each, None where it gives none.
         chunks: first and behind the last case of each part that is worth a task of its own.
@@ -44,6 +45,7 @@ class Plan:
     layout: str
     femur_class: str
     femur: tuple[int, ...]
+    assumed: bool
     patient_pattern: str
     classes: dict[int, str] | None
     cases: dict[str, str | None]

@@ -106,7 +106,13 @@ def _dataset_of(key: str) -> str:
     return parts[0] if len(parts) > 1 or key.endswith("/") else "femur"
 
 
-def plan_incoming(context: Context, waiting: Mapping[str, str], given: IngestParameters, work: Work) -> bool:
+def plan_incoming(
+    context: Context,
+    waiting: Mapping[str, str],
+    given: IngestParameters,
+    work: Work,
+    progress: Progress | None = None,
+) -> bool:
     """Plan the ingest of one waiting drop; False where its content has changed, and a later look enters it anew.
 
     Args:
@@ -125,7 +131,7 @@ def plan_incoming(context: Context, waiting: Mapping[str, str], given: IngestPar
         work.keep(refused_plan(waiting["dataset"], waiting["key"], (problem,), context.now()))
         return True
     with suppress(NotFound):  # it went away before its turn, as the next line finds
-        make_plan(context, parameters, work)
+        make_plan(context, parameters, work, (progress or Progress()).on_bytes)
     return waiting["etag"] in {drop.etag for drop in _drops(context, waiting["key"])}
 
 
@@ -136,10 +142,10 @@ def ingest_incoming(
     told = progress or Progress()
     work = Work(context.settings.work_folder, f"cli-{uuid4().hex[:12]}")
     try:
-        if not plan_incoming(context, waiting, given, work):
+        if not plan_incoming(context, waiting, given, work, told):
             return None
         convert_cases(context, work, slice(None), told.on_cases)
-        result = publish(context, work)
+        result = publish(context, work, on_stored=told.on_stored)
         settle(context, waiting, result)
         return result
     finally:

@@ -31,19 +31,23 @@ from femur_tasks.steps.context import Context, patient_key
 from femur_tasks.steps.publish import Ingested, publish
 from femur_tasks.steps.sources import fetched, shown
 
-BYTES_A_CHUNK = 2 << 30
-"""Of pictures and masks as they lie in the source: a minute of conversion on one core, ten times a task's start."""
+BYTES_A_CHUNK = 4 << 30
+"""Of files as they lie in the source: half a minute on two cores at 66 MB/s each, ten times the start of a task."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Told how far an ingest is: bytes of a download and cases of a conversion, each as (done, in all).
+    """Told how far an ingest is, each as (done, in all); in all is None where nobody knows.
 
-    In all is None where a server does not say.
+    Attributes:
+        on_bytes: of what is fetched and unpacked.
+        on_cases: converted.
+        on_stored: sent to the store.
     """
 
     on_bytes: Callable[[int, int | None], None] = lambda _done, _total: None
     on_cases: Callable[[int, int], None] = lambda _done, _total: None
+    on_stored: Callable[[int, int], None] = lambda _done, _total: None
 
 
 def ingest(
@@ -66,7 +70,7 @@ def ingest(
         try:
             make_plan(context, parameters, work, told.on_bytes)
             convert_cases(context, work, slice(None), told.on_cases)
-            return publish(context, work, dry_run)
+            return publish(context, work, dry_run, told.on_stored)
         finally:
             work.remove()
 

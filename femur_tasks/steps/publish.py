@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
@@ -22,12 +22,14 @@ from femur_tasks.dataset.work import Plan, Work
 from femur_tasks.errors import FemurError
 from femur_tasks.registry.tables import DatasetVersion
 from femur_tasks.reports.ingest import render
-from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, State, choose_cards
+from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, Pair, State, choose_cards
 from femur_tasks.steps import recording
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.datasets import champions_version, features_of, newest_version, stored_features
 
 _SENDERS = 4
+_PAIRS_SHOWN = 24
+_BINARY = 255  # a mask of 0 and 255 has one class, whatever its number
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,19 @@ class Ingested:
         return {name: getattr(self, name) for name in ("state", "dataset", "digest", "ingest_id", "report_key")}
 
 
-def publish(context: Context, work: Work, dry_run: bool = False) -> Ingested:
+def publish(
+    context: Context,
+    work: Work,
+    dry_run: bool = False,
+    on_stored: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Ingested:
     """Judge the converted cases of a plan together; store and record the version that they make.
 
     Retry-safe: what is stored is named by its content, and the rows come last, in one transaction.
+
+    Args:
+        dry_run: store and record nothing.
+        on_stored: told how many cases' files are in the store, and how many there are.
 
     Raises:
         FemurError: the plan or a converted case is missing.
@@ -90,7 +101,7 @@ def publish(context: Context, work: Work, dry_run: bool = False) -> Ingested:
         accepted = replace(accepted, problems=(*accepted.problems, *drift_problems(rows, plan.dataset)))
         state = _state(context, accepted, manifest, dry_run)
         if state == "ingested":
-            manifest = _stored(context, manifest, accepted, paths, before)
+            manifest = _stored(context, manifest, accepted, paths, before, on_stored)
         page = _page(context, plan, accepted, paths, state, manifest.digest, rows, against)
         result = Ingested(
             ingest_id=work.ingest_id,
@@ -129,6 +140,10 @@ def _gathered(plan: Plan, paths: Mapping[str, Path]) -> tuple[list[CaseFacts], l
         problems += found
         if case:
             facts.append(case)
+    others = {label for case in facts for label in case.labels} - {*plan.femur, _BINARY}
+    if others:
+        there = f"classes {', '.join(map(str, sorted({*others, *plan.femur})))} without names"
+        problems.append(Problem("unknown_class", plan.dataset, there, "one class, or the femur's by name or number"))
     return facts, problems
 
 
@@ -177,7 +192,12 @@ def _state(context: Context, accepted: Accepted, manifest: Manifest, dry_run: bo
 
 
 def _stored(
-    context: Context, manifest: Manifest, accepted: Accepted, paths: Mapping[str, Path], before: DatasetVersion | None
+    context: Context,
+    manifest: Manifest,
+    accepted: Accepted,
+    paths: Mapping[str, Path],
+    before: DatasetVersion | None,
+    on_stored: Callable[[int, int], None],
 ) -> Manifest:
     """Put raw files and shards into the store; the manifest that comes back names them."""
     facts = {case.case_id: case for case in accepted.cases}
@@ -196,12 +216,15 @@ def _stored(
 
     earlier = Manifest.from_json(context.store.get(before.manifest_key)) if before else None
     with ThreadPoolExecutor(_SENDERS) as pool:
-        described = tuple(pool.map(put_raw, manifest.cases))
+        described = []
+        for case in pool.map(put_raw, manifest.cases):
+            described.append(case)
+            on_stored(len(described), len(manifest.cases))
     refs: dict[str, tuple[ShardRef, ...]] = {}
     for split in SPLITS:
         kept, new = shards.plan([case for case in described if case.split == split], manifest.size, earlier)
         refs[split] = (*kept, *(put_shard(split, case_ids) for case_ids in new))
-    return replace(manifest, cases=described, shards=refs)
+    return replace(manifest, cases=tuple(described), shards=refs)
 
 
 def _page(
@@ -241,6 +264,7 @@ def _page(
         drift=tuple(rows),
         drift_against=_named(context, against),
         cards=tuple(card(case_id) for case_id in choose_cards(accepted.splits, accepted.problems)),
+        pairs=tuple(Pair(card(first), card(second), score) for first, second, score in accepted.pairs[:_PAIRS_SHOWN]),
         versions={
             "femur_tasks": femur_tasks.__version__,
             "python": platform.python_version(),

@@ -47,7 +47,7 @@ def fetched(
     Args:
         path: folder, archive, `s3://bucket/prefix` or link.
         sha256: what an archive must have, None for anything.
-        on_bytes: told how much of a download is there, and how much it is in all.
+        on_bytes: told how much is fetched or unpacked, and how much it is in all, None where nobody knows.
 
     Raises:
         NotFound: nothing is there.
@@ -57,7 +57,7 @@ def fetched(
     if path.startswith(_LINKS):
         local = download(path, work.folder, sha256, on_bytes=on_bytes)
     elif path.startswith("s3://"):
-        local = _from_store(path, work, *store())
+        local = _from_store(path, work, *store(), on_bytes)
     else:
         check_there(path)
         local = Path(path).expanduser().absolute()
@@ -70,7 +70,7 @@ def fetched(
     if not is_archive(local):
         raise Faulty("broken_archive", "a file that is no archive of ours", _EXPECTED)
     folder = work.empty_folder("source")
-    unpack(local, folder)
+    unpack(local, folder, lambda done: on_bytes(done, None))
     return folder
 
 
@@ -81,7 +81,9 @@ def _check_digest(archive: Path, sha256: str) -> None:
         raise Faulty("wrong_digest", f"sha256 {found}", f"sha256 {sha256.lower()}")
 
 
-def _from_store(path: str, work: Work, store: ObjectStore, own_bucket: str) -> Path:
+def _from_store(
+    path: str, work: Work, store: ObjectStore, own_bucket: str, on_bytes: Callable[[int, int | None], None]
+) -> Path:
     """An object, or all objects of a folder, downloaded."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
     if bucket != own_bucket:
@@ -92,15 +94,18 @@ def _from_store(path: str, work: Work, store: ObjectStore, own_bucket: str) -> P
         store.download(key, archive)
         return archive
     prefix = key and f"{key.rstrip('/')}/"
-    names = [stored.key for stored in store.list(prefix)]
-    if not names:
+    objects = list(store.list(prefix))
+    if not objects:
         raise NotFound(f"Expected objects under {path}. Received: none.")
-    for number, name in enumerate(names, 1):
-        parts = PurePosixPath(name.removeprefix(prefix)).parts
-        if not parts or ".." in parts or parts[0] == "/" or not name.isprintable():
+    total, done = sum(stored.size for stored in objects), 0
+    for number, stored in enumerate(objects, 1):
+        parts = PurePosixPath(stored.key.removeprefix(prefix)).parts
+        if not parts or ".." in parts or parts[0] == "/" or not stored.key.isprintable():
             found = f"object {number} under the prefix, whose name leads elsewhere"
             raise Faulty("hostile_archive", found, "names below the prefix")
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)
-        store.download(name, target)
+        store.download(stored.key, target)
+        done += stored.size
+        on_bytes(done, total)
     return folder

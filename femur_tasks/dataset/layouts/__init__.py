@@ -42,7 +42,7 @@ def find_cases(folder: Path, namer: Namer, layout: str | None = None) -> Layout:
     """
     if layout is not None and layout not in LAYOUTS:
         raise FemurError(f"Expected a layout, one of {', '.join(LAYOUTS)}. Received: {layout!r}.")
-    known = layout or "unknown"
+    known: str = layout or "unknown"
     try:
         source = Source.of(folder, namer)
         for name, (recognise, read) in _READERS.items():

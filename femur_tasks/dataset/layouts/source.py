@@ -47,7 +47,7 @@ class Source:
             paths = [path for path in paths if not (path.name.startswith(".") or path.name in _NOISE)]
             if not all(path.name.isprintable() for path in paths):
                 raise Faulty("unreadable", "a file name with control characters", "file names in UTF-8")
-            inside = [path for path in paths if not path.is_symlink() or path.resolve().is_relative_to(top)]
+            inside = [path for path in paths if not path.is_symlink() or _leads_inside(path, top)]
             todo += [path for path in inside if path.is_dir() and not path.is_symlink()]
             if found := tuple(path for path in inside if path.is_file()):
                 files[here] = found
@@ -86,6 +86,13 @@ class Source:
         parts = reversed(path.relative_to(self.folder).parts)
         plain = list(takewhile(lambda part: part.lower() in _PLAIN, parts))
         return "/".join([*reversed(plain), ""])
+
+
+def _leads_inside(link: Path, top: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(top)
+    except (OSError, RuntimeError):  # it leads to itself
+        return False
 
 
 def split_of(folder: Path) -> str | None:

@@ -111,6 +111,8 @@ def _dataset(data: bytes) -> Dataset:
     large = tags[: len(PIXELS)]
 
     def is_too_long(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        if stream.tell() + length > len(data) and length != _UNDEFINED:
+            raise Faulty("unreadable", "a DICOM element that ends behind the file", "a whole file")
         if tag in tags and tag not in large and _MAX_VALUE_BYTES < length < _UNDEFINED:
             raise Faulty("hostile_file", f"a DICOM element of {length} bytes", f"at most {_MAX_VALUE_BYTES}")
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import tempfile
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ IMAGE = (
 )
 _MAX_FRAGMENTS = 10_000
 _MAX_RUN_LENGTH_BYTES = 32 << 20  # one byte of run lengths can become 64
+_NO_RUN = 128  # a byte that makes nothing
 _ITEM = b"\xfe\xff\x00\xe0"
 _J2K_SIZE = b"\xff\x4f\xff\x51"
 _FRAME_STARTS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
@@ -85,12 +87,26 @@ def check_coded(found: Dataset, size: tuple[int, int, int]) -> None:
     if found.file_meta.TransferSyntaxUID == RLELossless:
         if len(frame) > _MAX_RUN_LENGTH_BYTES:
             raise Faulty("too_large", f"{len(frame)} bytes of run lengths", f"at most {_MAX_RUN_LENGTH_BYTES}")
+        _check_run_lengths(frame, 2 * size[0] * size[1])
         return
     coded = _coded_size(frame)
     if coded is None:
         raise Faulty("unreadable", "coded pixels that are no JPEG and no JPEG 2000", "pixels in one of these codes")
     if coded != size:
         raise Faulty("hostile_file", f"coded pixels of {coded} where the header says {size}", "one size")
+
+
+def _check_run_lengths(frame: bytes, most: int) -> None:
+    """Refuse runs that make more than `most` bytes in a segment: pydicom would make all of them first."""
+    count, *starts = struct.unpack_from("<16L", frame)
+    for start, end in zip(starts[:count], [*starts[1:count], len(frame)], strict=False):
+        at, found = start, 0
+        while at < min(end, len(frame)):
+            head = frame[at]
+            at += head + 2 if head < _NO_RUN else 2 if head > _NO_RUN else 1
+            found += head + 1 if head < _NO_RUN else 257 - head if head > _NO_RUN else 1
+            if found > most:
+                raise Faulty("hostile_file", "run lengths of far more pixels than the header says", "one size")
 
 
 def _coded_size(frame: bytes) -> tuple[int, int, int] | None:

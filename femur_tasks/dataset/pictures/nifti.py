@@ -70,7 +70,7 @@ def pair_of(path: Path, data: bytes) -> tuple[bytes, bytes] | None:
     if name and name[2] in _PAIRS and (is_header or name[2].lower() == "img"):
         for zipped in (name[3], "" if name[3] else ".gz"):
             other = path.with_name(f"{name[1]}{_PAIRS[name[2]]}{zipped}")
-            if other.is_file():
+            if other.is_file() and not other.is_symlink():  # which may lead out of the source
                 return (data, contents(other)) if is_header else (contents(other), data)
     if is_header:
         raise Faulty("unreadable", "a NIfTI header without its .img beside it", "both files of the pair")
