@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,14 +104,15 @@ def ingest(
             on_cases=lambda done, total: advance("cases", done, total),
             on_stored=lambda done, total: advance("cases stored", done, total),
         )
-        results = [step(context, parameters, told, dry_run)] if path else _waiting(context, parameters, told)
+        results = []
+        for result in [step(context, parameters, told, dry_run)] if path else _waiting(context, parameters, told):
+            results.append(result)
+            if not as_json:
+                show_ingested(result)
     if report:
         report.write_bytes(results[0].report)
     if as_json:
         print_json(results[0].as_dict() if path else [result.as_dict() for result in results])
-    else:
-        for result in results:
-            show_ingested(result)
     if refused := [result.dataset for result in results if result.state == "refused"]:
         todo = "Correct every error above and ingest again."
         if not dry_run:
@@ -119,15 +120,16 @@ def ingest(
         raise Rejected(f"Refused: nothing of {', '.join(refused)} changed.", todo)
 
 
-def _waiting(context: Context, parameters: IngestParameters, told: Progress) -> list[Ingested]:
-    """Ingest everything that waits, oldest first."""
+def _waiting(context: Context, parameters: IngestParameters, told: Progress) -> Iterator[Ingested]:
+    """Ingest everything that waits, oldest first, and give each result as it comes."""
     from femur_tasks.steps.incoming import ingest_incoming, look_for_incoming
 
     waiting = look_for_incoming(context)
     if not waiting:
         err.print("Nothing waits under incoming/. Name a source: see `femur ingest --help`.")
-    results = (ingest_incoming(context, drop, parameters, told) for drop in waiting)
-    return [result for result in results if result]
+    for drop in waiting:
+        if result := ingest_incoming(context, drop, parameters, told):
+            yield result
 
 
 def show_ingested(result: Ingested) -> None:

@@ -122,7 +122,14 @@ def _splits(cases: Sequence[CaseFacts], known: Known) -> dict[str, str]:
         source[case.patient] = earlier or case.split
     chosen = assign_splits(source, known.splits, _SPLIT_SEED)
     torn -= known.splits.keys()
-    return {case.case_id: case.split if case.patient in torn and case.split else chosen[case.patient] for case in cases}
+    splits: dict[str, str] = {}
+    of_picture: dict[str, str] = {}
+    for case in cases:
+        split = case.split if case.patient in torn and case.split else chosen[case.patient]
+        first = of_picture.setdefault(case.image_sha256, split)
+        # a draw must not tear apart what is there twice: that would be a leak of our own making
+        splits[case.case_id] = first if case.split is None and case.patient not in known.splits else split
+    return splits
 
 
 def _of_splits(

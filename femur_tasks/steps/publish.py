@@ -141,7 +141,7 @@ def _gathered(plan: Plan, paths: Mapping[str, Path]) -> tuple[list[CaseFacts], l
         if case:
             facts.append(case)
     others = {label for case in facts for label in case.labels} - {*plan.femur, _BINARY}
-    if others:
+    if others and plan.femur:
         there = f"classes {', '.join(map(str, sorted({*others, *plan.femur})))} without names"
         problems.append(Problem("unknown_class", plan.dataset, there, "one class, or the femur's by name or number"))
     return facts, problems

@@ -24,6 +24,7 @@ from femur_tasks.steps.context import Context
 from femur_tasks.steps.incoming import ingest_incoming, look_for_incoming
 from femur_tasks.steps.ingest import Progress, ingest
 from femur_tasks.steps.publish import Ingested
+from femur_tasks.steps.withdrawals import withdraw
 from femur_tasks.storage import MemoryStore
 from tests.radiographs import FLAT, REFERENCE, labels_hw, nifti, packed, write_case, write_flat, write_reference
 
@@ -243,6 +244,28 @@ def test_all_problems_of_all_cases_come_at_once(context: Context, tmp_path: Path
     assert next(found.expected for found in result.problems if found.case_id == "D") == "a femur"
 
 
+def test_refusal_leaves_a_record_with_its_problems_and_its_report(context: Context, tmp_path: Path) -> None:
+    source = write_reference(tmp_path)
+    spoil(source)
+    result = run(context, source, allow=["unreadable"])
+    (row,) = ingests(context)
+    assert (row.ingest_id, row.state, row.digest, row.source) == (result.ingest_id, "refused", None, str(source))
+    assert (row.layout, row.cases, row.errors, row.warnings, row.allowed) == ("reference", 4, 3, 2, ["unreadable"])
+    assert row.problems == [problem.as_dict() for problem in result.problems]
+    assert context.store.get(row.report_key) == result.report
+    assert row.started_at < row.finished_at
+
+
+def test_work_folder_is_empty_behind_every_ingest(context: Context, tmp_path: Path) -> None:
+    source = write_reference(tmp_path / "data")
+    run(context, source)
+    spoil(source)
+    run(context, source)
+    with pytest.raises(ConnectionError):
+        run(replace(context, store=Breaking(1)), write_flat(tmp_path / "flat"), dataset="other")
+    assert list(context.settings.work_folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("first", [False, True], ids=["first version", "later version"])
 def test_refusal_leaves_registry_and_store_as_they_were(context: Context, tmp_path: Path, first: bool) -> None:
     source = write_reference(tmp_path / "data")
@@ -253,6 +276,43 @@ def test_refusal_leaves_registry_and_store_as_they_were(context: Context, tmp_pa
     spoil(source)
     assert run(context, source, model="another").state == "refused"
     assert everything(context) == before
+
+
+def test_lifted_errors_leave_out_their_cases_alone(context: Context, tmp_path: Path) -> None:
+    source = write_reference(tmp_path, {**REFERENCE, "F": "train"})
+    (source / "train" / "targets" / "A.nii.gz").unlink()
+    (source / "train" / "imgs" / "B.nii.gz").write_bytes(b"")
+    write_case(source / "test" / "imgs", source / "test" / "targets", "C", seed=3)
+    result = run(context, source, allow=["missing_partner", "unreadable", "duplicate_case"])
+    assert (result.state, dict(result.counts)) == ("ingested", {"train": 1, "val": 1, "test": 2})
+    splits = splits_of(context, result.digest)
+    assert splits.keys() == {"C", "D", "E", "F"}
+    assert splits["C"] == "test", "the first of the two by its path"
+    with context.registry.reading() as session:
+        version = session.get_one(DatasetVersion, result.digest)
+        case = session.get_one(DatasetCase, (result.digest, "C"))
+        assert {problem["case_id"] for problem in version.problems} == {"A", "B", "femur"}
+        assert [(problem["code"], problem["allowed"]) for problem in case.problems] == [("duplicate_case", True)]
+
+
+def test_source_of_which_lifting_leaves_nothing_is_refused(context: Context, tmp_path: Path) -> None:
+    source = write_reference(tmp_path)
+    for image in source.glob("*/imgs/*"):
+        image.write_bytes(b"")
+    result = run(context, source, allow=["unreadable"])
+    assert (result.state, set(codes(result))) == ("refused", {("femur", "empty_split")})
+    assert everything(context)[1] == []
+
+
+def test_withdrawn_case_refuses_nothing_however_broken(context: Context, tmp_path: Path) -> None:
+    first = run(context, write_reference(tmp_path / "one", {**REFERENCE, "F": "train"}))
+    withdraw(context, "femur", "F", reason="asked", actor="me")
+    two = write_reference(tmp_path / "two", {**REFERENCE, "F": "train"})
+    (two / "train" / "targets" / "F.nii.gz").write_bytes(b"")
+    result = run(context, two)
+    assert (first.state, result.state) == ("ingested", "ingested")
+    assert ("F", "withdrawn") in codes(result, errors_only=False)
+    assert "F" not in splits_of(context, result.digest)
 
 
 def test_source_without_training_cases_is_refused(context: Context, tmp_path: Path) -> None:
@@ -434,13 +494,10 @@ def test_what_the_store_does_not_have_is_not_found(context: Context, drop: Calla
         run(context, path)
 
 
-def test_key_that_leaves_the_folder_is_refused(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_key_that_leaves_the_folder_is_refused(context: Context, tmp_path: Path) -> None:
     context.store.put_named(b"evil", "drops/../evil")
     assert codes(run(context, "s3://femur/drops")) == [("drops", "hostile_archive")]
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert list(tmp_path.rglob("evil")) == []
 
 
 # ---- the ledger of what was dropped

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,12 +15,19 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from femur_tasks.dataset.alignment import similarities, similarity
 from femur_tasks.dataset.fingerprint import fingerprint
-from femur_tasks.dataset.leakage import THRESHOLD, Seen, leaks, near_duplicates, similarity
-from femur_tasks.dataset.problems import CODES, Problem
+from femur_tasks.dataset.leakage import THRESHOLD, Leak, Seen, leaks, near_duplicates
+from femur_tasks.dataset.problems import CODES
+from femur_tasks.parameters import IngestParameters
 from femur_tasks.phantom import LABELS, make_case
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.ingest import ingest
+from tests.pages import text_of
+from tests.radiographs import nifti
 
 Array = np.ndarray
+Change = Callable[[Array, Array], tuple[Array, Array]]
 COUNT = 9
 
 
@@ -52,7 +61,7 @@ def squeezed(image: Array, femur: Array) -> tuple[Array, Array]:
     return np.asarray(both[0]), np.asarray(both[1]) > 127
 
 
-CHANGES = {
+CHANGES: dict[str, Change] = {
     "JPEG": jpeg,
     "cropped": cropped,
     "turned": turned,
@@ -66,8 +75,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_copy_in_another_split_is_found_and_nothing_else(change: object) -> None:
-    copies = np.stack([fingerprint(*change(*one)) for one in CASES[:4]])  # type: ignore[operator]
+def test_copy_in_another_split_is_found_and_nothing_else(change: Change) -> None:
+    copies = np.stack([fingerprint(*change(*one)) for one in CASES[:4]])
     found = near_duplicates(np.concatenate([PRINTS, copies]), ["train"] * COUNT + ["test"] * 4)
     assert [(pair.first, pair.second) for pair in found] == [(index, COUNT + index) for index in range(4)]
     assert all(THRESHOLD <= pair.score <= 1.0001 for pair in found)
@@ -80,8 +89,8 @@ def test_copy_in_the_same_split_is_no_leak() -> None:
 def test_distinct_pictures_are_not_flagged() -> None:
     splits = ["train", "val", "test"] * (COUNT // 3)
     assert near_duplicates(PRINTS, splits) == []
-    alike = [similarity(PRINTS[i], PRINTS[j]) for i in range(COUNT) for j in range(i)]
-    assert max(alike) < THRESHOLD - 0.04
+    alike = similarities(PRINTS, [(i, j) for i in range(COUNT) for j in range(i)])
+    assert alike.max() < THRESHOLD - 0.04
 
 
 @pytest.mark.parametrize("block", [2, 5, 2048])
@@ -111,6 +120,21 @@ def test_likeness_does_not_depend_on_who_comes_first() -> None:
     assert similarity(PRINTS[0], PRINTS[0]) == pytest.approx(1, abs=1e-4)
 
 
+def test_likeness_does_not_depend_on_which_pairs_are_compared_with_it() -> None:
+    copies = np.stack([fingerprint(*changed(*CASES[0])) for changed in CHANGES.values()])
+    prints = np.concatenate([PRINTS, copies, np.zeros_like(PRINTS[:1])])
+    pairs = [(i, j) for i in range(len(prints)) for j in range(i)]
+    alone = [similarity(prints[first], prints[second]) for first, second in pairs]
+    np.testing.assert_allclose(similarities(prints, pairs), alone, atol=1e-4)
+    assert similarities(prints, []).shape == (0,)
+
+
+def test_pair_that_is_unlike_from_afar_goes_no_further_and_stays_below_the_threshold() -> None:
+    noise = np.random.default_rng(0).normal(size=(2, 64, 64))
+    prints = ndimage.gaussian_filter(noise, (0, 1, 1)).reshape(2, -1).astype(np.float16)
+    assert 0 < similarity(*prints) < 0.7 < THRESHOLD
+
+
 def test_frame_that_lies_elsewhere_is_found() -> None:
     patch = PRINTS[0].reshape(64, 64)
     moved = np.zeros_like(patch)
@@ -131,18 +155,21 @@ def seen(
     return Seen(case_id, patient or case_id, split, digest, None if of is None else PRINTS[of])
 
 
-def named(problems: list[Problem]) -> list[tuple[str, str]]:
-    assert all(problem.code in CODES for problem in problems)
-    return [(problem.code, problem.case_id) for problem in problems]
+def named(found: list[Leak]) -> list[tuple[str, str]]:
+    assert all(leak.problem.code in CODES for leak in found)
+    return [(leak.problem.code, leak.problem.case_id) for leak in found]
 
 
 def test_equal_pictures_are_named_once_with_the_first() -> None:
     cases = [seen("D", "test", "x"), seen("C", "test", "x"), seen("B", "train", "x"), seen("A", "train", "x")]
     found = leaks(cases)
     assert named(found) == [("duplicate_pixels", "B"), ("duplicate_across_splits", "C"), ("duplicate_pixels", "D")]
-    assert found[0].found == "in train, the same pixels as A in train"
-    assert found[1].found == "in test, the same pixels as A in train"
-    assert found[2].found == "in test, the same pixels as C in test"
+    assert [leak.problem.found for leak in found] == [
+        "in train, the same pixels as A in train",
+        "in test, the same pixels as A in train",
+        "in test, the same pixels as C in test",
+    ]
+    assert [(leak.other_id, leak.score) for leak in found] == [("A", 1.0), ("A", 1.0), ("C", 1.0)]
 
 
 def test_patient_is_named_once_a_split() -> None:
@@ -156,15 +183,19 @@ def test_patient_is_named_once_a_split() -> None:
     ]
     found = leaks(cases)
     assert named(found) == [("patient_in_two_splits", "C"), ("patient_in_two_splits", "E")]
-    assert found[0].found == "in test, the patient of A in train"
-    assert found[1].found == "in val, the patient of A in train"
+    assert [leak.problem.found for leak in found] == [
+        "in test, the patient of A in train",
+        "in val, the patient of A in train",
+    ]
+    assert [(leak.other_id, leak.score) for leak in found] == [("A", None), ("A", None)]
 
 
 def test_near_duplicate_names_both_cases_and_the_likeness() -> None:
-    found = leaks([seen("B", "test", of=0), seen("A", "train", of=0), seen("C", "val", of=1)])
-    assert named(found) == [("near_duplicate", "B")]
-    assert found[0].found == "in test, a likeness of 1.00 to A in train"
-    assert found[0].expected == f"less than {THRESHOLD} across splits"
+    (leak,) = leaks([seen("B", "test", of=0), seen("A", "train", of=0), seen("C", "val", of=1)])
+    assert (leak.problem.code, leak.problem.case_id, leak.other_id) == ("near_duplicate", "B", "A")
+    assert leak.problem.found == "in test, a likeness of 1.00 to A in train"
+    assert leak.problem.expected == f"less than {THRESHOLD} across splits"
+    assert leak.score == pytest.approx(1, abs=1e-3)
 
 
 def test_equal_pictures_are_not_near_duplicates_too() -> None:
@@ -211,4 +242,31 @@ def test_reference_picture_in_two_sizes_is_a_near_duplicate(shared_data: Path) -
             Seen(name, name, "test" if name == "HIP_0411" else "train", digest, fingerprint(image, labels == 1))
         )
     assert len(cases) == 12
-    assert [(problem.code, problem.case_id) for problem in leaks(cases)] == [("near_duplicate", "REAL_10")]
+    assert named(leaks(cases)) == [("near_duplicate", "REAL_10")]
+
+
+# ---- through an ingest
+
+
+def write(folder: Path, case_id: str, image: Array, femur: Array) -> None:
+    for name, pixels in (("imgs", image), ("targets", femur.astype(np.uint8))):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / f"{case_id}.nii").write_bytes(nifti(np.ascontiguousarray(pixels.T)))
+
+
+def test_ingest_with_a_copy_in_another_split_is_refused_and_shows_both(context: Context, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for index, split in enumerate(("train", "train", "valid", "test")):
+        write(folder / split, f"C{index}", *CASES[index])
+    write(folder / "test", "X copy", *CHANGES["all"](*CASES[1]))
+    write(folder / "test", "Y same", *CASES[0])
+    result = ingest(context, IngestParameters(path=str(folder), size=64))
+    errors = [(problem.code, problem.case_id) for problem in result.problems if problem.is_error]
+    assert result.state == "refused"
+    assert errors == [("duplicate_across_splits", "Y same"), ("near_duplicate", "X copy")]
+    assert context.store.get(str(result.report_key)) == result.report
+    text = text_of(result.report.decode())
+    pairs = re.findall(r"(\d) (C\d) train (. \w+) test ([01]\.\d{3})", text)
+    assert [pair[:3] for pair in pairs] == [("1", "C0", "Y same"), ("2", "C1", "X copy")]
+    assert float(pairs[0][3]) == 1
+    assert THRESHOLD <= float(pairs[1][3]) < 1

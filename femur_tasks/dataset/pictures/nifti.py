@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from femur_tasks.dataset.problems import Faulty
 
 _GZIP = b"\x1f\x8b"
 _PAIRS = {"hdr": "img", "img": "hdr", "HDR": "IMG", "IMG": "HDR"}
+_AS_GZIP = 31  # 15 bits of window, and 16 for the format
 _SLACK = 4096  # writers round a file's length up
 _MAX_SIDE_NIFTI1 = 32767
 
@@ -148,13 +149,13 @@ def like_input(mask_hw: Array, original: bytes) -> bytes:
     return _packed(header, np.ascontiguousarray(mask_hw, np.uint8).tobytes())
 
 
-def _stream(data: bytes) -> tuple[BinaryIO, bool]:
+def _stream(data: bytes) -> tuple[io.BufferedIOBase, bool]:
     """The bytes, unpacked as they are read, and whether the gzip header has more than it needs, such as a name."""
     from isal import igzip
 
     if data[:2] != _GZIP:
         return io.BytesIO(data), False
-    return cast(BinaryIO, igzip.IGzipFile(fileobj=io.BytesIO(data))), data[3:4] != b"\0"
+    return cast(io.BufferedIOBase, igzip.IGzipFile(fileobj=io.BytesIO(data))), data[3:4] != b"\0"
 
 
 def _head(data: bytes) -> bytes:
@@ -163,16 +164,19 @@ def _head(data: bytes) -> bytes:
         return _read_head(_stream(data)[0])
 
 
-def _read_head(stream: BinaryIO) -> bytes:
+def _read_head(stream: io.BufferedIOBase) -> bytes:
     head = stream.read(348)
     return head + stream.read(540 - 348) if header_bytes(head) == 540 else head
 
 
-def _body(stream: BinaryIO, plan: Plan, packed: bytes) -> tuple[bytes, int]:
+def _body(stream: io.BufferedIOBase, plan: Plan, packed: bytes) -> tuple[bytearray, int]:
     """The pixels' bytes, and how many more there are behind them."""
-    body = stream.read(plan.size_bytes)
-    if len(body) < plan.size_bytes:
-        found = f"a header that promises {plan.size_bytes} bytes of pixels, and {len(body)} of them"
+    body, there = bytearray(plan.size_bytes), 0
+    with memoryview(body) as room:
+        while there < len(body) and (more := stream.readinto(room[there:])):
+            there += more
+    if there < len(body):
+        found = f"a header that promises {len(body)} bytes of pixels, and {there} of them"
         raise Faulty("unreadable", found, "a whole NIfTI file")
     rest = len(stream.read(_SLACK + 1))  # reads the checksum too
     if rest > _SLACK and packed[:2] == _GZIP:
@@ -180,14 +184,15 @@ def _body(stream: BinaryIO, plan: Plan, packed: bytes) -> tuple[bytes, int]:
     return body, rest
 
 
-def _packed(header: Any, body: bytes) -> bytes:
+def _packed(header: Any, body: bytes | bytearray) -> bytes:
     """A single file of a header and pixels in their stored order."""
-    from isal import igzip
+    from isal import isal_zlib
 
     size = len(header.binaryblock)
     header["magic"] = SINGLE_MARKS[size]
     header["vox_offset"] = size + 4
-    return bytes(igzip.compress(b"".join((header.binaryblock, bytes(4), body)), 1, mtime=0))
+    packer = isal_zlib.compressobj(1, wbits=_AS_GZIP)
+    return b"".join((packer.compress(header.binaryblock + bytes(4)), packer.compress(body), packer.flush()))
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Plan:
             header[name] = b""
         return header
 
-    def picture(self, body: bytes, labels: bool, clean: bytes | None) -> Picture:
+    def picture(self, body: bytes | bytearray, labels: bool, clean: bytes | None) -> Picture:
         """The picture of these pixels; `body` is as long as `size_bytes`."""
         width, height = self.shape[self.x_axis : self.x_axis + 2]
         if self.dtype.names or self.colour_axis:
