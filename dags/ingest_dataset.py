@@ -84,7 +84,7 @@ def ingest_dataset() -> None:
     results = publish.expand(planned=plans)
     converted >> results
     announce(results)
-    refusals(results)
+    plans >> refusals(results)  # a source that could not even be planned leaves nothing to publish
 
 
 ingest_dataset()

@@ -100,6 +100,6 @@ def run(context: Context, run_id: str) -> None:
 if __name__ == "__main__":
     opened = open_context()
     assert isinstance(opened.store, S3Store)
-    ingest.convert_all = mortal_conversion  # type: ignore[assignment]
+    ingest.convert_all = mortal_conversion  # type: ignore[attr-defined]
     mortal = replace(opened, store=MortalStore(opened.store), registry=MortalRegistry(opened.settings.database_url))
     run(mortal, sys.argv[1])

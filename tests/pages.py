@@ -51,7 +51,9 @@ def assert_accessible(page: str) -> None:
     """Pictures and charts have words, tables have captions, and references lead somewhere."""
     tags = Page(page).tags
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
-    assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "svg" and "aria-hidden" not in attributes)
+    assert all(
+        attributes.get("aria-label") for tag, attributes in tags if tag == "svg" and "aria-hidden" not in attributes
+    )
     assert page.count("<caption>") == page.count("<table")
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))

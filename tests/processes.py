@@ -38,7 +38,7 @@ def environment(home: Path, store: Settings | None = None, **more: str) -> dict[
 
 def femur(env: Mapping[str, str], *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[bytes]:
     """Run the CLI in its home."""
-    command = [Path(sys.executable).with_name("femur"), *arguments]
+    command = [str(Path(sys.executable).with_name("femur")), *arguments]
     return subprocess.run(  # noqa: S603 - no part of the command comes from outside
         command, cwd=env["FEMUR_HOME"], env=env, capture_output=True, timeout=timeout_s, check=False
     )

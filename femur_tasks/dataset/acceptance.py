@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from femur_tasks.dataset.cases import CaseFacts
 from femur_tasks.dataset.leakage import Seen, leaks
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import SPLITS, Problem, errors, leave_out, lifted
 from femur_tasks.dataset.splits import assign_splits
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import Problem
 
 _FACTS = "facts"

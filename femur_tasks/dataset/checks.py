@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.evaluation.sides import split_picture
 

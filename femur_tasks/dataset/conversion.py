@@ -29,8 +29,8 @@ from femur_tasks.dataset.intensity import to_grey
 from femur_tasks.dataset.layouts.layout import CaseFiles, Shapes
 from femur_tasks.dataset.masks import femur_of_labels, foreground_values, rasterised
 from femur_tasks.dataset.naming import Namer
+from femur_tasks.dataset.picture import Array, Picture
 from femur_tasks.dataset.pictures import read_labels, read_picture
-from femur_tasks.dataset.pictures.picture import Array, Picture
 from femur_tasks.dataset.problems import Faulty, Problem
 from femur_tasks.dataset.resize import shrink_image, shrink_mask, thumbnails
 

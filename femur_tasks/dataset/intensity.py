@@ -9,7 +9,7 @@ import numpy as np
 from femur_tasks.dataset.problems import Faulty
 
 if TYPE_CHECKING:  # the pictures import this module
-    from femur_tasks.dataset.pictures.picture import Array
+    from femur_tasks.dataset.picture import Array
 
 _LOW, _HIGH = 0.005, 0.995
 _BINS = 1 << 16

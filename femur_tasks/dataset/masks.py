@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from femur_tasks.dataset.layouts.layout import Run, Shapes
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import Faulty
 
 MAX_POINTS = 2_000_000

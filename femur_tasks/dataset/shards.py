@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from femur_tasks.dataset.cases import CasePixels, unpacked_mask
 from femur_tasks.dataset.manifest import Manifest, ManifestCase, ShardRef
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 
 CASES_A_SHARD = 64
 _CASE_IDS = "case_ids"

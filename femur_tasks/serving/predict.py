@@ -8,8 +8,8 @@ from pathlib import Path
 
 from femur_tasks.dataset.checks import problems_of_pixels
 from femur_tasks.dataset.intensity import to_grey
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.pictures.nifti import like_input, read_file
-from femur_tasks.dataset.pictures.picture import Array
 from femur_tasks.dataset.problems import Faulty
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
 from femur_tasks.errors import DigestMismatch, NotFound

@@ -18,8 +18,8 @@ from femur_tasks.dataset.conversion import pixel_digest
 from femur_tasks.dataset.intensity import to_grey
 from femur_tasks.dataset.manifest import Manifest, ManifestCase, canonical_json
 from femur_tasks.dataset.masks import femur_of_labels
+from femur_tasks.dataset.picture import Array, Picture
 from femur_tasks.dataset.pictures import nifti, read_labels, read_picture
-from femur_tasks.dataset.pictures.picture import Array, Picture
 from femur_tasks.dataset.problems import Faulty
 from femur_tasks.errors import DigestMismatch, FemurError
 from femur_tasks.registry.tables import DatasetCase

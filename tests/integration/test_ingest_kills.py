@@ -175,7 +175,7 @@ def deaths(request: pytest.FixtureRequest, new_place: MakePlace) -> Iterator[dic
 
     with ThreadPoolExecutor(2) as pool:
         yield {
-            item.name: pool.submit(die, new_place(), item.callspec.params["point"])
+            item.name: pool.submit(die, new_place(), str(item.callspec.params["point"]))
             for item in request.session.items
             if isinstance(item, pytest.Function) and item.path == request.path and "point" in item.fixturenames
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import gzip
 import io
 import json
@@ -308,7 +309,8 @@ def layers(data: bytes) -> Iterator[bytes]:
             for name in archive.namelist():
                 yield from layers(archive.read(name))
     for picture in re.findall(rb"data:[a-z/+-]+;base64,([A-Za-z0-9+/=]+)", data):
-        yield from layers(base64.b64decode(picture))
+        with suppress(binascii.Error):  # a page that the store has cut; its whole is there too
+            yield from layers(base64.b64decode(picture))
     with suppress(OSError), Image.open(io.BytesIO(data)) as image:
         yield repr(image.info).encode() + repr(dict(image.getexif())).encode()
 

@@ -13,7 +13,7 @@ from femur_tasks.dataset.layouts.annotations import read_json
 from femur_tasks.dataset.layouts.draft import Draft
 from femur_tasks.dataset.layouts.layout import Layout, Run, Shape, Shapes
 from femur_tasks.dataset.layouts.source import Source, inside, kind, split_of
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import Faulty
 
 MAX_IMAGES = 100_000

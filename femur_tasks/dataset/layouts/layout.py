@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from femur_tasks.dataset.pictures.picture import Array
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.problems import Problem
 
 

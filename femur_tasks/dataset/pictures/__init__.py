@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from femur_tasks.dataset.picture import Array, Picture
 from femur_tasks.dataset.pictures import dicom, nifti, raster
-from femur_tasks.dataset.pictures.picture import Array, Picture
 from femur_tasks.dataset.problems import Faulty
 
 __all__ = ["Array", "Picture", "decode", "read_labels", "read_picture"]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from femur_tasks.dataset.intensity import class_numbers, luminance
+from femur_tasks.dataset.picture import MAX_DECODED_BYTES, MAX_PIXELS, Array, Picture
 from femur_tasks.dataset.pictures import nifti
 from femur_tasks.dataset.pictures.dicom_codes import IMAGE, PIXELS, check_coded, decoder_of, uncompressed
-from femur_tasks.dataset.pictures.picture import MAX_DECODED_BYTES, MAX_PIXELS, Array, Picture
 from femur_tasks.dataset.problems import Faulty
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from femur_tasks.dataset.picture import MAX_FILE_BYTES, Array, Picture
 from femur_tasks.dataset.pictures.nifti_header import PAIR_MARKS, SINGLE_MARKS, Plan, header_bytes, mark_of, planned
-from femur_tasks.dataset.pictures.picture import MAX_FILE_BYTES, Array, Picture
 from femur_tasks.dataset.problems import Faulty
 
 _GZIP = b"\x1f\x8b"

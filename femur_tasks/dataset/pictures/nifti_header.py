@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from femur_tasks.dataset.intensity import class_numbers, luminance
-from femur_tasks.dataset.pictures.picture import MAX_DECODED_BYTES, MAX_PIXELS, Array, Picture
+from femur_tasks.dataset.picture import MAX_DECODED_BYTES, MAX_PIXELS, Array, Picture
 from femur_tasks.dataset.problems import Faulty
 
 _MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the header's code: metre, millimetre, micrometre

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from femur_tasks.dataset.intensity import class_numbers
+from femur_tasks.dataset.picture import MAX_PIXELS, Array, Picture
 from femur_tasks.dataset.pictures import nifti
-from femur_tasks.dataset.pictures.picture import MAX_PIXELS, Array, Picture
 from femur_tasks.dataset.problems import Faulty
 
 _PNG = b"\x89PNG\r\n\x1a\n"
