@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import threading
 import time
@@ -113,6 +114,7 @@ class ShardsOnly:
 
 def our_way(archive: Path, home: Path, with_raw: bool) -> tuple[float, float]:
     """Seconds from the archive to a published version, and the highest memory meanwhile, MB."""
+    os.sync()  # what was written before must not be waited for
     settings = Settings(home=home, _env_file=home / "stack.env")
     up(settings, only={"store"}, wait_s=60)
     try:
@@ -131,6 +133,7 @@ def our_way(archive: Path, home: Path, with_raw: bool) -> tuple[float, float]:
         return seconds, peak[0]
     finally:
         down(settings)
+        shutil.rmtree(home)
 
 
 def main() -> None:
@@ -155,6 +158,7 @@ def main() -> None:
                 zipped.write(path, path.relative_to(data))
         (folder / "png").mkdir()
         reference_s = reference_way(files, folder / "png")
+        shutil.rmtree(folder / "png")
         rows = {"the reference": (reference_s, 0.0)}
         for name, with_raw in (("ours, to published shards", False), ("ours, raw files too", True)):
             found = [our_way(archive, folder / f"{with_raw}{n}", with_raw) for n in range(options.rounds)]

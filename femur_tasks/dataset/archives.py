@@ -11,9 +11,12 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import BinaryIO
 from unicodedata import category
 
@@ -42,6 +45,7 @@ _MARKS = {
     "7z": rb"7z\xbc\xaf\x27\x1c",
     "rar": rb"Rar!\x1a\x07",
 }
+_BATCH = 64  # members that are written side by side
 _HEAD_BYTES = 4096
 _EXPECTED = "a .zip, or a .tar, plain or as .gz, .bz2, .xz or .zst"
 _INSIDE = "plain names of files inside the archive's folder"
@@ -72,8 +76,14 @@ def unpack(archive: Path, folder: Path, on_bytes: Callable[[int], None] = lambda
     try:
         budget = _Budget(archive.stat().st_size, folder, on_bytes)
         with archive.open("rb") as file:
-            for number, member in enumerate(_members(file, budget), 1):
-                budget.take(member, number)
+            kind = _kind(file.read(_HEAD_BYTES))
+            members = enumerate(_members(file, kind, budget), 1)
+            # a zip's members are apart from one another; a tar's come out of one stream
+            cores, batch = (os.cpu_count() or 1, _BATCH) if kind == "zip" else (1, 1)
+            with ThreadPoolExecutor(cores) as pool:
+                while some := [(n, pool.submit(budget.take(member, n))) for n, member in islice(members, batch)]:
+                    for number, written in some:  # noqa: B007 - which one it was is told below
+                        written.result()
     except BROKEN as err:  # from None: their texts, and what they were raised from, name members
         if isinstance(err, OSError) and err.errno is not None:
             room = (
@@ -102,8 +112,7 @@ def _kind(head: bytes) -> str | None:
     return "tar" if tars.parsed(head[: tars.BLOCKSIZE]) else None
 
 
-def _members(file: BinaryIO, budget: _Budget) -> Iterator[tars.Member]:
-    kind = _kind(file.read(_HEAD_BYTES))
+def _members(file: BinaryIO, kind: str | None, budget: _Budget) -> Iterator[tars.Member]:
     if kind == "zip":
         for member in zips.members(file, budget.max_members):
             yield replace(member, blocks=budget.counted(member.blocks))
@@ -131,11 +140,13 @@ class _Budget:
         self._folders = {PurePosixPath()}
         self._members = 0
         self._bytes = 0
+        self._lock = Lock()
 
     def counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks, until they are too many."""
         for block in blocks:
-            self._bytes += len(block)
+            with self._lock:
+                self._bytes += len(block)
             if self._bytes > MAX_BYTES:
                 raise Faulty("too_large", "more", f"at most {MAX_BYTES >> 30} GiB when unpacked")
             if self._bytes > self._max_bytes:
@@ -143,8 +154,8 @@ class _Budget:
             self._on_bytes(self._bytes)
             yield block
 
-    def take(self, member: tars.Member, number: int) -> None:
-        """Write a member where its name says, if that is below the folder."""
+    def take(self, member: tars.Member, number: int) -> Callable[[], None]:
+        """Make room for a member where its name says, if that is below the folder; calling the result writes it."""
         name = member.name.replace("\\", "/")  # as Windows writes it
         path = PurePosixPath(name)
         sizes = [len(part.encode(errors="surrogatepass")) for part in path.parts]
@@ -159,9 +170,10 @@ class _Budget:
             if parent not in self._folders:
                 self._count()
                 self._make(parent, number)
-        if member.is_file:
-            self._count()
-            self._write(member.blocks, path, number)
+        if not member.is_file:
+            return lambda: None
+        self._count()
+        return partial(self._write, member.blocks, path, number)
 
     def _count(self) -> None:
         self._members += 1

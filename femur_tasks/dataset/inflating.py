@@ -75,12 +75,16 @@ INFLATERS: Mapping[str, Callable[[], Inflater]] = {
 }
 
 
-def inflated(read: Callable[[int], bytes], fresh: Callable[[], Inflater]) -> Iterator[bytes]:
+def inflated(
+    read: Callable[[int], bytes], fresh: Callable[[], Inflater], input_bytes: int = INPUT_BYTES, alone: bool = False
+) -> Iterator[bytes]:
     """What one stream, or several in a row, inflate to, in blocks.
 
     Args:
         read: gives at most so many bytes, none at the end.
         fresh: begins a stream.
+        input_bytes: to ask for at a time.
+        alone: there is one stream, and nothing behind it is looked at.
 
     Raises:
         EOFError: the last stream breaks off.
@@ -89,7 +93,7 @@ def inflated(read: Callable[[int], bytes], fresh: Callable[[], Inflater]) -> Ite
     inflater = fresh()
     while True:
         if not inflater.eof:
-            data = read(INPUT_BYTES) if inflater.needs_input else b""
+            data = read(input_bytes) if inflater.needs_input else b""
             starved = inflater.needs_input and not data
             block = inflater.decompress(data, BLOCK_BYTES)
             if block:
@@ -97,6 +101,8 @@ def inflated(read: Callable[[int], bytes], fresh: Callable[[], Inflater]) -> Ite
             elif starved and not inflater.eof:
                 raise EOFError("it breaks off")
             continue
+        if alone:
+            return
         rest = inflater.unused_data.lstrip(b"\0")  # streams may be padded
         while not rest:
             data = read(INPUT_BYTES)

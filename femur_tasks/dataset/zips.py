@@ -6,6 +6,7 @@ over one another.
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -197,13 +198,12 @@ def _check_cover(file: BinaryIO, entries: list[_Entry], starts: list[int], direc
 def _content(file: BinaryIO, entry: _Entry, start: int, number: int) -> Iterator[bytes]:
     if entry.flags & _PATCHED:
         raise _broken(f"member {number} of the archive as a patch")
-    file.seek(start)
-    left = entry.packed_bytes
+    at, end = start, start + entry.packed_bytes
 
     def read(most: int) -> bytes:
-        nonlocal left
-        data = file.read(min(most, left))
-        left -= len(data)
+        nonlocal at
+        data = os.pread(file.fileno(), min(most, end - at), at)  # members are read side by side
+        at += len(data)
         return data
 
     size = crc = 0
@@ -230,7 +230,7 @@ def _unpacked(read: Callable[[int], bytes], entry: _Entry, number: int) -> Itera
         fresh = INFLATERS["deflate" if entry.method == _DEFLATED else "bz2"]
     else:
         raise _broken(f"member {number} packed by method {entry.method}", "Deflate, as every tool packs by default")
-    return inflated(read, fresh)
+    return inflated(read, fresh, BLOCK_BYTES, alone=True)
 
 
 def _decoded(name: bytes) -> str:
