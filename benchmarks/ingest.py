@@ -121,9 +121,7 @@ def our_way(archive: Path, home: Path, with_raw: bool) -> tuple[float, float]:
         settings = Settings(home=home, _env_file=home / "stack.env")
         migrate(settings.database_url)
         store = open_store(settings)
-        context = Context(
-            Registry(settings.database_url), store if with_raw else ShardsOnly(store), settings, utc_now
-        )
+        context = Context(Registry(settings.database_url), store if with_raw else ShardsOnly(store), settings, utc_now)
         with peak_mb() as peak:
             started = time.perf_counter()
             result = ingest(context, IngestParameters(path=str(archive), femur_class="1"))

@@ -70,7 +70,7 @@ class MortalRegistry(Registry):
         reached(f"behind transaction {number}")
 
 
-def mortal_conversion(jobs: Sequence[Job], reading: Reading, on_case: Callable[[], None]) -> None:
+def mortal_conversion(jobs: Sequence[Job], reading: Reading, on_case: Callable[[], None] = lambda: None) -> None:
     def counted() -> None:
         on_case()
         reached("converting")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,3 +97,17 @@ def is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether any file below a folder has the mark of DICOM; folders may lie in one another as deep as they like."""
+    todo = [folder]
+    while todo:
+        try:
+            inside = list(os.scandir(todo.pop()))
+        except OSError:  # whoever reads the source says what can't be read
+            continue
+        todo += [Path(entry.path) for entry in inside if entry.is_dir(follow_symlinks=False)]
+        if any(entry.is_file() and is_dicom(Path(entry.path)) for entry in inside):
+            return True
+    return False

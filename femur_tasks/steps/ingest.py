@@ -21,7 +21,7 @@ from femur_tasks.dataset.classes import femur_numbers
 from femur_tasks.dataset.conversion import Reading, convert_all, foreground_of_some, start_loading
 from femur_tasks.dataset.layouts import find_cases
 from femur_tasks.dataset.layouts.layout import Layout
-from femur_tasks.dataset.naming import Namer, compiled, is_dicom
+from femur_tasks.dataset.naming import Namer, compiled, holds_dicom
 from femur_tasks.dataset.problems import Faulty, Problem
 from femur_tasks.dataset.work import Plan, Work, remove_forgotten
 from femur_tasks.errors import FemurError
@@ -173,7 +173,7 @@ def _standing(session: Session, asked: IngestParameters) -> _Order:
 
 
 def _namer(context: Context, folder: Path, pattern: str | None) -> Namer:
-    hide = any(is_dicom(path) for path in folder.rglob("*") if path.is_file())
+    hide = holds_dicom(folder)
     return Namer(patient_key(context.settings), compiled(pattern), hide)
 
 
