@@ -643,7 +643,7 @@ def test_json_that_would_fill_the_memory_is_not_parsed(tmp_path: Path, filling: 
 
 def peak_mb(folder: Path) -> tuple[str, int]:
     """What the reading of a source comes to, and the largest memory of a process that does nothing else."""
-    script = """
+    script = r"""
 import re, sys
 from pathlib import Path
 from femur_tasks.dataset.layouts import find_cases
