@@ -108,6 +108,6 @@ def holds_dicom(folder: Path) -> bool:
         except OSError:  # whoever reads the source says what can't be read
             continue
         todo += [Path(entry.path) for entry in inside if entry.is_dir(follow_symlinks=False)]
-        if any(entry.is_file() and is_dicom(Path(entry.path)) for entry in inside):
+        if any(entry.is_file(follow_symlinks=False) and is_dicom(Path(entry.path)) for entry in inside):
             return True
     return False
