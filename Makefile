@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test up down status lint bench fuzz lock
+.PHONY: help demo test siege up down status lint bench fuzz lock
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,8 +28,11 @@ down:  ## stop the embedded stack; its state stays in .femur/
 status: $(VENV)/.runtime  ## show the embedded stack's parts
 	@$(BIN)/femur status
 
-test: $(VENV)/.dev  ## run every test, on real parts
+test: $(VENV)/.dev  ## run the tests, on real parts
 	@$(BIN)/python -m pytest
+
+siege: $(VENV)/.dev  ## the ingest under attack: hostile sources, kills, planted names; 3 minutes
+	@$(BIN)/python -m pytest tests/siege
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
