@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import current_process, forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -97,6 +100,17 @@ def _workers() -> ForkServerContext:
     return context
 
 
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """A child process loads the main program again: seconds under Airflow, and these need none of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def foreground_of_some(masks: Sequence[Path]) -> frozenset[int]:
     """The class numbers in a few of these masks but the background's; what can't be read is left to the conversion."""
     some = masks[:: max(1, len(masks) // _LOOKED_AT)]
@@ -117,8 +131,8 @@ def _side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> 
 
     if not items:
         return
-    context = _workers()
-    with ProcessPool(min(os.cpu_count() or 1, len(items)), context=context) as pool:
+    workers = min(os.cpu_count() or 1, len(items))
+    with _main_left_out(), ProcessPool(workers, context=_workers()) as pool:
         running = {pool.schedule(function, args=[item], timeout=CASE_TIMEOUT_S): item for item in items}
         for future in as_completed(running):
             item = running[future]  # type: ignore[index]  # the very futures that pebble gave

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_ROWS_A_BLOCK = 32
 
 
 def shrink_image(image_hw: Array, size: int) -> Array:
@@ -23,13 +24,15 @@ def shrink_mask(mask_hw: Array, size: int) -> Array:
     if min(height, width) < size or not filled.size:
         coverage = _resized(Image.fromarray(mask_hw.astype(np.float32), mode="F"), size, size)
         return (np.asarray(coverage) >= 0.5).astype(np.uint8)
-    # floats are slow: only the rows of the small mask that can have a femur
-    first, last = int(filled[0]) * size // height, int(filled[-1]) * size // height + 1
-    top, bottom = math.floor(first * height / size), math.ceil(last * height / size)
-    rows = Image.fromarray(mask_hw[top:bottom].astype(np.float32), mode="F")
-    box = (0.0, first * height / size - top, float(width), last * height / size - top)
+    # floats are slow and large: only the rows of the small mask that can have a femur, a block of them at a time
+    begin, end = int(filled[0]) * size // height, int(filled[-1]) * size // height + 1
     small = np.zeros((size, size), np.uint8)
-    small[first:last] = np.asarray(rows.resize((size, last - first), Image.Resampling.BOX, box)) >= 0.5
+    for first in range(begin, end, _ROWS_A_BLOCK):
+        last = min(end, first + _ROWS_A_BLOCK)
+        top, bottom = math.floor(first * height / size), math.ceil(last * height / size)
+        rows = Image.fromarray(mask_hw[top:bottom].astype(np.float32), mode="F")
+        box = (0.0, first * height / size - top, float(width), last * height / size - top)
+        small[first:last] = np.asarray(rows.resize((size, last - first), Image.Resampling.BOX, box)) >= 0.5
     return small
 
 

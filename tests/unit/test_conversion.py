@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -284,3 +286,23 @@ def test_classes_are_gathered_from_masks_and_what_cannot_be_read_is_left(job: Ca
     jobs = [job(b"", mask, f"{n}") for n, mask in enumerate(masks)]
     assert foreground_of_some([one.files.mask for one in jobs if isinstance(one.files.mask, Path)]) == {1, 2, 3, 6}
     assert foreground_of_some([]) == frozenset()
+
+
+def test_workers_do_not_load_the_main_program_again(job: Callable[..., Job], tmp_path: Path) -> None:
+    """Under Airflow the main program takes seconds to load, in every worker of every chunk."""
+    made = job(nifti(GREY), nifti(LABELS))
+    (tmp_path / "main.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from femur_tasks.dataset.conversion import Job, Reading, convert_all\n"
+        "from femur_tasks.dataset.layouts.layout import CaseFiles\n"
+        "with open('loaded', 'a') as seen: print(__name__, file=seen)\n"
+        "if __name__ == '__main__':\n"
+        "    image, mask, out = map(Path, sys.argv[1:])\n"
+        "    job = Job(CaseFiles('A', 'patient', 'val', image, mask), out)\n"
+        "    convert_all([job], Reading(2, frozenset({1}), b'k' * 32))\n"
+    )
+    files = [str(made.files.image), str(made.files.mask), str(made.out)]
+    subprocess.run([sys.executable, "main.py", *files], cwd=tmp_path, check=True, timeout=60)  # noqa: S603
+    assert made.out.exists()
+    assert (tmp_path / "loaded").read_text() == "__main__\n"
