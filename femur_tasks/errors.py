@@ -25,6 +25,10 @@ class Rejected(FemurError):
     exit_code = 2
 
 
+class Hopeless(FemurError):
+    """What failed would fail again in the same way: nobody is to try it again."""
+
+
 class Unreachable(FemurError):
     """The object store or the registry database does not answer."""
 

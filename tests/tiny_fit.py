@@ -16,18 +16,31 @@ import numpy as np
 from femur_tasks.dataset.shards import Shard
 from femur_tasks.training import checkpoint, networks
 from femur_tasks.training.fit import Epoch, Plan, fit
-from femur_tasks.training.hyperparameters import REFERENCE_UNET
+from femur_tasks.training.hyperparameters import REFERENCE_UNET, TUNED
 from femur_tasks.training.pipeline import Batches
 
 SIZE = 16
 SEED = 11
-HYPERPARAMETERS = replace(REFERENCE_UNET, learning_rate=1e-3, dropout=0.5, batch_size=4)
+HYPERPARAMETERS = {
+    "reference": replace(REFERENCE_UNET, learning_rate=1e-3, dropout=0.5, batch_size=4),
+    "tuned": replace(
+        TUNED,
+        dropout=0.5,
+        batch_size=4,
+        block="residual",
+        norm="instance",
+        augmentation=0.5,
+        precision="mixed_bfloat16",
+    ),
+}
+STEPS = 75  # three epochs of 25: ten cases come ten times each where they are augmented
 
 
 class MemoryJournal:
     """Keeps every epoch's row and every checkpoint."""
 
-    def __init__(self, inherited: bytes | None = None) -> None:
+    def __init__(self, inherited: bytes | None = None, kind: str = "reference") -> None:
+        self.kind = kind
         self.curve: dict[int, Epoch] = {}
         self.states: list[bytes] = []
         self._best = inherited
@@ -70,18 +83,19 @@ def batches() -> tuple[Batches, Batches]:
     return train, val
 
 
-def model(seed: int = SEED) -> Any:
-    return networks.compiled("unet", SIZE, HYPERPARAMETERS, seed)
+def model(seed: int = SEED, kind: str = "reference") -> Any:
+    return networks.compiled("unet", SIZE, HYPERPARAMETERS[kind], seed, STEPS)
 
 
 def go_on(journal: MemoryJournal, epochs: int) -> None:
     """The fit to `epochs`, from where the journal stands."""
-    fit(model(), *batches(), Plan("tiny", epochs, patience=None, seed=SEED), journal)
+    plan = Plan("tiny", epochs, patience=None, seed=SEED, augmentation=HYPERPARAMETERS[journal.kind].augmentation)
+    fit(model(kind=journal.kind), *batches(), plan, journal)
 
 
 def forget_dropout(journal: MemoryJournal) -> None:
     """Take the Dropout layers' seed generators back to their start, as a format without them would."""
-    there = model()
+    there = model(kind=journal.kind)
     fresh = checkpoint.state_of(there)
     arrays, memory = checkpoint.unpack(journal.states[-1])
     pairs = zip(sorted(arrays), sorted(fresh), strict=True)

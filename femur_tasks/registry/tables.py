@@ -15,6 +15,7 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     MetaData,
     String,
     TypeDecorator,
@@ -230,22 +231,36 @@ class FitEpoch(Base):
 
 
 class Search(Base):
-    """One Hyperband search of one run; `oracle` is the durable state of Keras Tuner's oracle."""
+    """One search of one run; `strategy_state` is what its strategy needs to go on: Keras Tuner's oracle for Hyperband.
+
+    `waits` says that the strategy has nothing more to give before a score that it does not know yet.
+    """
 
     __tablename__ = "search"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), primary_key=True)
+    search: Mapped[str] = mapped_column(primary_key=True)
+    strategy: Mapped[str]
+    space: Mapped[dict[str, Any]]
     max_epochs: Mapped[int]
     factor: Mapped[int]
+    samples: Mapped[int | None]
     seed: Mapped[int]
+    fixed: Mapped[dict[str, Any]]
     state: Mapped[str]
-    oracle: Mapped[dict[str, Any]]
+    waits: Mapped[bool]
+    strategy_state: Mapped[dict[str, Any]]
+    __table_args__ = (CheckConstraint("state in ('open', 'cancelled', 'done')", name="state"),)
 
 
 class Trial(Base):
-    """One hyperparameter set on one rung, and who holds its lease."""
+    """One hyperparameter set on one rung, and who holds its lease.
+
+    A waiting trial is one whose lease has run out from the start. `told`: the strategy knows its score.
+    """
 
     __tablename__ = "trial"
-    run_id: Mapped[str] = mapped_column(ForeignKey("search.run_id"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    search: Mapped[str] = mapped_column(primary_key=True)
     trial_id: Mapped[str] = mapped_column(primary_key=True)
     parent_id: Mapped[str | None]
     hyperparameters: Mapped[dict[str, Any]]
@@ -254,7 +269,9 @@ class Trial(Base):
     from_epoch: Mapped[int]
     to_epoch: Mapped[int]
     state: Mapped[str]
+    told: Mapped[bool]
     score: Mapped[float | None]
+    best_epoch: Mapped[int | None]
     attempts: Mapped[int]
     owner: Mapped[str]
     token: Mapped[int]
@@ -262,9 +279,14 @@ class Trial(Base):
     checkpoint_key: Mapped[str | None]
     best_key: Mapped[str | None]
     detail: Mapped[str]
-    started_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    __table_args__ = (CheckConstraint("state in ('running', 'completed', 'failed')", name="state"),)
+    __table_args__ = (
+        ForeignKeyConstraint(["run_id", "search"], ["search.run_id", "search.search"]),
+        CheckConstraint("state in ('waiting', 'running', 'completed', 'failed')", name="state"),
+        Index("ix_trial_to_lease", "run_id", "search", "state", "trial_id"),
+        Index("ix_trial_to_tell", "run_id", "search", "told", "state"),
+    )
 
 
 class TrialEpoch(Base):
@@ -272,13 +294,16 @@ class TrialEpoch(Base):
 
     __tablename__ = "trial_epoch"
     run_id: Mapped[str] = mapped_column(primary_key=True)
+    search: Mapped[str] = mapped_column(primary_key=True)
     trial_id: Mapped[str] = mapped_column(primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     loss: Mapped[float]
     val_dice: Mapped[float]
     seconds: Mapped[float]
     at: Mapped[datetime]
-    __table_args__ = (ForeignKeyConstraint(["run_id", "trial_id"], ["trial.run_id", "trial.trial_id"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["run_id", "search", "trial_id"], ["trial.run_id", "trial.search", "trial.trial_id"]),
+    )
 
 
 class ModelVersion(Base):

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras_tuner
 from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import Trial
 
+from femur_tasks.search.space import keras_tuner_space
+from femur_tasks.search.strategies import Assignment, Spec
+
 _OBJECTIVE = "val_dice"
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What the oracle wants trained: `values` from `from_epoch` to `to_epoch`, from `parent_id`'s best weights."""
-
-    trial_id: str
-    values: dict[str, Any]
-    parent_id: str | None
-    bracket: int
-    rung: int
-    from_epoch: int
-    to_epoch: int
 
 
 class _Oracle(keras_tuner.oracles.HyperbandOracle):  # type: ignore[misc]
@@ -41,26 +30,26 @@ class Hyperband:
     Source: Li et al., Hyperband, JMLR 2018, as implemented by Keras Tuner.
 
     Args:
-        space: Keras Tuner's `HyperParameters`.
-        max_epochs: R, the epochs of the last rung.
-        factor: by which rungs shrink trials and grow epochs.
-        seed: of the drawn configurations.
+        spec: the search.
+        state: what `to_state` gave, None at the start; open trials stay open.
     """
 
-    def __init__(self, space: Any, max_epochs: int, factor: int, seed: int) -> None:
+    def __init__(self, spec: Spec, state: dict[str, Any] | None = None) -> None:
         self._oracle = _Oracle(
             objective=keras_tuner.Objective(_OBJECTIVE, "max"),
-            max_epochs=max_epochs,
-            factor=factor,
-            seed=seed + 1,  # the oracle takes 0 for "none given"
-            hyperparameters=space,
+            max_epochs=spec.max_epochs,
+            factor=spec.factor,
+            seed=spec.seed + 1,  # the oracle takes 0 for "none given"
+            hyperparameters=keras_tuner_space(spec.space),
             allow_new_entries=False,
             max_consecutive_failed_trials=1 << 30,
         )
         self._oracle.verbose = 0
+        if state:
+            self._oracle.trials = {saved["trial_id"]: Trial.from_state(saved) for saved in state["trials"]}
+            self._oracle.set_state(state["oracle"])
 
-    def next(self) -> Assignment | Literal["idle", "done"]:
-        """The next assignment; `idle` while open ones must end first, `done` when there will be no more."""
+    def ask(self) -> Assignment | Literal["idle", "done"]:
         # each lease is a tuner of its own: the oracle gives a known tuner its unfinished trial again
         with self._asked() as oracle:
             trial = oracle.create_trial(f"lease-{len(oracle.trials)}")
@@ -90,8 +79,7 @@ class Hyperband:
         )
         return found
 
-    def finish(self, trial_id: str, score: float, best_epoch: int) -> None:
-        """Report a trial's best validation Dice. A trial that failed for good is finished with the worst score."""
+    def tell(self, trial_id: str, score: float, best_epoch: int) -> None:
         with self._asked() as oracle:
             trial = oracle.update_trial(trial_id, {_OBJECTIVE: score}, step=best_epoch)
             trial.status = "COMPLETED"
@@ -107,11 +95,5 @@ class Hyperband:
                 table.pop(self._oracle, None)
 
     def to_state(self) -> dict[str, Any]:
-        """Everything that the next process needs, as JSON."""
         trials = [trial.get_state() for trial in self._oracle.trials.values()]
         return {"oracle": self._oracle.get_state(), "trials": trials}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Become what `to_state` described; open trials stay open."""
-        self._oracle.trials = {saved["trial_id"]: Trial.from_state(saved) for saved in state["trials"]}
-        self._oracle.set_state(state["oracle"])

@@ -1,7 +1,9 @@
 """Leases: a worker's time-limited right to one trial, in the registry database.
 
-There is no chief. A worker takes over a trial whose lease ran out, else asks the oracle, all in one
-transaction. Every write of a worker carries its token; after a take-over the old token is refused.
+There is no chief. Trials wait in the table; a worker leases the first one that waits or whose worker fell silent,
+in one statement. Where none is left, whoever comes first tells the strategy the scores that it does not know yet
+and has it put as many trials there as workers are busy, and one. Every write of a worker carries its token; after a
+take-over the old token is refused.
 """
 
 from __future__ import annotations
@@ -13,18 +15,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, LeaseLost, NotFound
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
-from femur_tasks.search.hyperband import Hyperband
-from femur_tasks.search.space import keras_tuner_space
+from femur_tasks.search.space import from_json, to_json
+from femur_tasks.search.strategies import Assignment, Spec, Strategy, StrategyName, strategy
 
 ATTEMPTS = 3
 WORST_SCORE = 0.0
+Answer = Literal["idle", "done", "out_of_time"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Lease:
     """The right to train one trial: only writes with this token count."""
 
     run_id: str
+    search: str
     trial_id: str
     token: int
     owner: str
@@ -46,89 +50,165 @@ class Leases:
     Args:
         registry: the database.
         run_id: the run whose search this is.
+        search: its name in that run.
         lease_s: seconds after which a silent worker's trial goes to the next one.
         now: the clock, which all workers of a search share closely.
     """
 
-    def __init__(self, registry: Registry, run_id: str, lease_s: int, now: Callable[[], datetime]) -> None:
+    def __init__(self, registry: Registry, run_id: str, search: str, lease_s: int, now: Callable[[], datetime]) -> None:
         self._registry = registry
         self._run_id = run_id
+        self._name = search
         self._lease = timedelta(seconds=lease_s)
         self._now = now
 
-    def open(self, max_epochs: int, factor: int, seed: int) -> None:
-        """Start the search; one that is there already goes on."""
+    def open(self, spec: Spec, fixed: dict[str, Any] | None = None) -> None:
+        """Start the search; one that is there already goes on, with what it was started with.
 
+        Args:
+            fixed: hyperparameters that every trial shares, beside those of the space.
+        """
         with suppress(IntegrityError), self._registry.writing() as session:  # another worker may open it as well
-            if session.get(Search, self._run_id) is None:
-                oracle = Hyperband(keras_tuner_space(), max_epochs, factor, seed).to_state()
+            if session.get(Search, (self._run_id, self._name)) is None:
                 session.add(
                     Search(
                         run_id=self._run_id,
-                        max_epochs=max_epochs,
-                        factor=factor,
-                        seed=seed,
+                        search=self._name,
+                        strategy=spec.strategy,
+                        space=to_json(spec.space),
+                        max_epochs=spec.max_epochs,
+                        factor=spec.factor,
+                        samples=spec.samples,
+                        seed=spec.seed,
+                        fixed=fixed or {},
                         state="open",
-                        oracle=oracle,
+                        waits=False,
+                        strategy_state=strategy(spec).to_state(),
                     )
                 )
 
-    def take(self, owner: str) -> Lease | Literal["idle", "done"]:
-        """A trial to train: one whose worker fell silent first, else the oracle's next.
+    def take(self, owner: str, most_epochs: int | None = None) -> Lease | Answer:
+        """A trial to train: one whose worker fell silent first, else the next that waits.
+
+        Args:
+            owner: this worker's name, for people who look at the rows.
+            most_epochs: leave trials that have more epochs to go for whoever has the time.
 
         Returns:
-            A lease; `idle` while other workers' trials must end first; `done` when the search has ended.
+            A lease; `idle` while other workers' trials must end first; `done` when the search has ended or was
+            cancelled; `out_of_time` when what waits has too many epochs.
         """
+        now = self._now()
         with self._registry.writing() as session:
-            search = self._search(session)
-            if search.state == "done":
+            if lease := self._leased(session, owner, most_epochs, now):
+                return lease
+            search = self._search(session, locked=False)
+            if search.state == "open" and not (search.waits and not self._untold(session)):
+                search = self._search(session)
+                if lease := self._leased(session, owner, most_epochs, now):  # somebody else has asked meanwhile
+                    return lease
+                if search.state == "open":
+                    self._ask(session, search, now)
+                    if lease := self._leased(session, owner, most_epochs, now):
+                        return lease
+            if search.state != "open":
                 return "done"
-            silent = session.scalars(
-                select(Trial)
-                .where(Trial.run_id == self._run_id, Trial.state == "running", Trial.lease_expires_at <= self._now())
-                .order_by(Trial.trial_id)
-                .limit(1)
-                .with_for_update(skip_locked=True)  # whoever writes to a trial this moment is not silent
-            ).first()
-            return self._take_over(silent, owner) if silent else self._ask(session, search, owner)
+            if (
+                most_epochs is not None
+                and session.scalars(select(Trial.trial_id).where(*self._free(now)).limit(1)).first()
+            ):
+                return "out_of_time"
+            return "idle"
 
-    def _take_over(self, trial: Trial, owner: str) -> Lease:
-        trial.token += 1
-        trial.attempts += 1
-        trial.owner = owner
-        trial.lease_expires_at = self._now() + self._lease
-        return _lease_of(trial)
-
-    def _ask(self, session: Session, search: Search, owner: str) -> Lease | Literal["idle", "done"]:
-        oracle = _oracle(search)
-        answer = oracle.next()
-        if answer == "done":
-            search.state = "done"
-        if answer == "idle" or answer == "done":
-            return answer
-        search.oracle = oracle.to_state()
-        parent = session.get(Trial, (self._run_id, answer.parent_id)) if answer.parent_id else None
-        trial = Trial(
-            run_id=self._run_id,
-            trial_id=answer.trial_id,
-            parent_id=answer.parent_id,
-            hyperparameters=answer.values,
-            bracket=answer.bracket,
-            rung=answer.rung,
-            from_epoch=answer.from_epoch,
-            to_epoch=answer.to_epoch,
-            state="running",
-            attempts=1,
-            owner=owner,
-            token=1,
-            lease_expires_at=self._now() + self._lease,
-            checkpoint_key=None,
-            best_key=parent.best_key if parent else None,
-            detail="",
-            started_at=self._now(),
+    def _leased(self, session: Session, owner: str, most_epochs: int | None, now: datetime) -> Lease | None:
+        wanted = self._free(now)
+        if most_epochs is not None:
+            wanted.append(Trial.to_epoch - Trial.from_epoch <= most_epochs)
+        first = select(Trial.trial_id).where(*wanted).order_by(Trial.state, Trial.trial_id).limit(1)
+        first = first.with_for_update(skip_locked=True)  # whoever writes to a trial this moment is not silent
+        leased = (
+            update(Trial)
+            .where(*self._of_search(Trial), Trial.trial_id == first.scalar_subquery())
+            .values(
+                state="running",
+                token=Trial.token + 1,
+                attempts=Trial.attempts + 1,
+                owner=owner,
+                lease_expires_at=now + self._lease,
+                started_at=func.coalesce(Trial.started_at, now),
+            )
+            .returning(Trial.trial_id, Trial.token, Trial.hyperparameters, Trial.from_epoch, Trial.to_epoch)
         )
-        session.add(trial)
-        return _lease_of(trial)
+        row = session.execute(leased, execution_options={"synchronize_session": False}).one_or_none()
+        if row is None:
+            return None
+        return Lease(
+            self._run_id, self._name, row.trial_id, row.token, owner, row.hyperparameters, row.from_epoch, row.to_epoch
+        )
+
+    def _free(self, now: datetime) -> list[ColumnElement[bool]]:
+        """Which trials may be leased: those that wait, and those whose worker fell silent."""
+        silent = and_(Trial.state == "running", Trial.lease_expires_at <= now)
+        return [*self._of_search(Trial), or_(Trial.state == "waiting", silent)]
+
+    def _ask(self, session: Session, search: Search, now: datetime) -> None:
+        """Tell the strategy what it does not know yet, and put the trials that it wants into the table."""
+        asked = strategy(_spec(search), search.strategy_state)
+        for trial in self._untold(session):
+            asked.tell(trial.trial_id, _score(trial), trial.best_epoch or trial.to_epoch)
+            trial.told = True
+        busy = session.scalar(select(func.count()).where(*self._of_search(Trial), Trial.state == "running")) or 0
+        answer = self._put(session, asked, busy + 1, now)
+        search.waits = answer is not None
+        if answer == "done" and not busy and not self._left(session):
+            search.state = "done"
+        search.strategy_state = asked.to_state()
+        session.flush()
+
+    def _put(self, session: Session, asked: Strategy, most: int, now: datetime) -> Literal["idle", "done"] | None:
+        for _ in range(most):
+            answer = asked.ask()
+            if not isinstance(answer, Assignment):
+                return answer
+            parent = session.get(Trial, (self._run_id, self._name, answer.parent_id)) if answer.parent_id else None
+            session.add(
+                Trial(
+                    run_id=self._run_id,
+                    search=self._name,
+                    trial_id=answer.trial_id,
+                    parent_id=answer.parent_id,
+                    hyperparameters=answer.values,
+                    bracket=answer.bracket,
+                    rung=answer.rung,
+                    from_epoch=answer.from_epoch,
+                    to_epoch=answer.to_epoch,
+                    state="waiting",
+                    told=False,
+                    attempts=0,
+                    owner="",
+                    token=0,
+                    lease_expires_at=now,
+                    checkpoint_key=None,
+                    best_key=parent.best_key if parent else None,
+                    detail="",
+                )
+            )
+        return None
+
+    def _untold(self, session: Session) -> list[Trial]:
+        ended = Trial.state.in_(("completed", "failed"))
+        return list(
+            session.scalars(
+                select(Trial).where(*self._of_search(Trial), Trial.told.is_(False), ended).order_by(Trial.trial_id)
+            )
+        )
+
+    def _left(self, session: Session) -> bool:
+        open_states = Trial.state.in_(("waiting", "running"))
+        return (
+            session.scalars(select(Trial.trial_id).where(*self._of_search(Trial), open_states).limit(1)).first()
+            is not None
+        )
 
     def renew(self, lease: Lease) -> None:
         """Keep the lease for another term; raises `LeaseLost` when another worker has it."""
@@ -140,41 +220,65 @@ class Leases:
         with self._held(lease) as (session, trial):
             best = session.scalars(
                 select(TrialEpoch)
-                .where(TrialEpoch.run_id == self._run_id, TrialEpoch.trial_id == trial.trial_id)
+                .where(*self._of_search(TrialEpoch), TrialEpoch.trial_id == trial.trial_id)
                 .order_by(TrialEpoch.val_dice.desc(), TrialEpoch.epoch)
+                .limit(1)
             ).first()
             if best is None:
                 raise FemurError(f"Expected at least one epoch of trial {trial.trial_id}. Received: none.")
-            self._report(session, trial, "completed", best.val_dice, best.epoch)
+            trial.state, trial.score, trial.best_epoch = "completed", best.val_dice, best.epoch
+            trial.finished_at = self._now()
 
-    def fail(self, lease: Lease, detail: str) -> bool:
+    def fail(self, lease: Lease, detail: str, again: bool = True) -> bool:
         """The trial went wrong: it is tried again, and after the last attempt counts as the worst there is.
+
+        Args:
+            again: False where the same would happen again.
 
         Returns:
             True when it will be tried again.
         """
-        with self._held(lease) as (session, trial):
+        with self._held(lease) as (_, trial):
             trial.detail = detail
-            if trial.attempts < ATTEMPTS:
+            if again and trial.attempts < ATTEMPTS:
                 trial.lease_expires_at = self._now()
                 return True
-            self._report(session, trial, "failed", WORST_SCORE, trial.to_epoch)
+            trial.state, trial.score, trial.best_epoch = "failed", WORST_SCORE, None
+            trial.finished_at = self._now()
             return False
 
-    def _report(self, session: Session, trial: Trial, state: str, score: float, best_epoch: int) -> None:
-        search = self._search(session)
-        oracle = _oracle(search)
-        oracle.finish(trial.trial_id, score, best_epoch)
-        search.oracle = oracle.to_state()
-        trial.state, trial.score, trial.finished_at = state, score, self._now()
+    def cancel(self) -> None:
+        """Stop the search: no trial is handed out any more, and who trains one loses it at its next write."""
+        with self._registry.writing() as session:
+            search = self._search(session)
+            if search.state != "open":
+                return
+            search.state = "cancelled"
+            for trial in session.scalars(
+                select(Trial).where(*self._of_search(Trial), Trial.state == "running").with_for_update()
+            ):
+                trial.state, trial.token, trial.attempts = "waiting", trial.token + 1, trial.attempts - 1
+
+    def reopen(self) -> None:
+        """Go on with a search that was cancelled, each trial from its last checkpoint."""
+        with self._registry.writing() as session:
+            search = self._search(session)
+            if search.state == "cancelled":
+                search.state = "open"
+
+    def fixed(self) -> dict[str, Any]:
+        """The hyperparameters that every trial of this search shares."""
+        with self._registry.reading() as session:
+            return dict(self._search(session, locked=False).fixed)
 
     def winner(self) -> Trial:
         """The completed trial with the best score, the earliest of equals."""
         with self._registry.reading() as session:
             best = session.scalars(
                 select(Trial)
-                .where(Trial.run_id == self._run_id, Trial.state == "completed")
+                .where(*self._of_search(Trial), Trial.state == "completed")
                 .order_by(Trial.score.desc(), Trial.trial_id)
+                .limit(1)
             ).first()
             if best is None:
                 raise FemurError(f"Expected a completed trial in run {self._run_id}. Received: none.")
@@ -185,9 +289,7 @@ class Leases:
         """Trials by state."""
         with self._registry.reading() as session:
             rows = session.execute(
-                select(Trial.state, func.count().label("trials"))
-                .where(Trial.run_id == self._run_id)
-                .group_by(Trial.state)
+                select(Trial.state, func.count().label("trials")).where(*self._of_search(Trial)).group_by(Trial.state)
             )
             return {row.state: row.trials for row in rows}
 
@@ -221,10 +323,15 @@ class Leases:
             ended.set()
             thread.join()
 
-    def _search(self, session: Session) -> Search:
-        search = session.get(Search, self._run_id, with_for_update=True)
+    def _of_search(self, table: type[Trial] | type[TrialEpoch]) -> tuple[ColumnElement[bool], ...]:
+        return table.run_id == self._run_id, table.search == self._name
+
+    def _search(self, session: Session, locked: bool = True) -> Search:
+        search = session.get(
+            Search, (self._run_id, self._name), with_for_update=True if locked else None, populate_existing=True
+        )
         if search is None:
-            raise NotFound(f"Expected a search of run {self._run_id}. Received: none.")
+            raise NotFound(f"Expected a search {self._name} of run {self._run_id}. Received: none.")
         return search
 
 
@@ -232,27 +339,18 @@ def held_trial(session: Session, lease: Lease) -> Trial:
     """The lease's trial, locked for this transaction.
 
     Raises:
-        LeaseLost: another worker took it over, or it has ended.
+        LeaseLost: another worker took it over, it has ended, or its search was cancelled.
     """
-    trial = session.get(Trial, (lease.run_id, lease.trial_id), with_for_update=True)
+    trial = session.get(Trial, (lease.run_id, lease.search, lease.trial_id), with_for_update=True)
     if trial is None or trial.token != lease.token or trial.state != "running":
         raise LeaseLost(f"Expected token {lease.token} to hold trial {lease.trial_id}. Received: it was taken over.")
     return trial
 
 
-def _lease_of(trial: Trial) -> Lease:
-    return Lease(
-        trial.run_id,
-        trial.trial_id,
-        trial.token,
-        trial.owner,
-        dict(trial.hyperparameters),
-        trial.from_epoch,
-        trial.to_epoch,
-    )
+def _score(trial: Trial) -> float:
+    return WORST_SCORE if trial.score is None else trial.score
 
 
-def _oracle(search: Search) -> Hyperband:
-    oracle = Hyperband(keras_tuner_space(), search.max_epochs, search.factor, search.seed)
-    oracle.restore(search.oracle)
-    return oracle
+def _spec(search: Search) -> Spec:
+    name: StrategyName = search.strategy  # type: ignore[assignment]  # only `open` writes it
+    return Spec(name, from_json(search.space), search.max_epochs, search.seed, search.factor, search.samples)

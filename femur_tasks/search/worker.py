@@ -6,20 +6,24 @@ import logging
 import time
 from collections.abc import Callable
 
-from femur_tasks.errors import FemurError, LeaseLost, Unreachable
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, Unreachable
 from femur_tasks.search.leases import Lease, Leases
 
 log = logging.getLogger(__name__)
-_IDLE_S = 0.5
+_IDLE_S, _LONGEST_IDLE_S = 0.25, 4.0
 
 
-def work(leases: Leases, owner: str, train: Callable[[Lease], None]) -> int:
-    """Work on a search until it is done.
+def work(
+    leases: Leases, owner: str, train: Callable[[Lease], None], most_epochs: Callable[[], int | None] = lambda: None
+) -> int:
+    """Work on a search until it is done, cancelled, or out of time.
 
     Args:
         leases: the search's trials.
         owner: this worker's name, for people who look at the rows.
-        train: trains one leased trial, leaving epochs in its journal; a `FemurError` counts as an attempt.
+        train: trains one leased trial, leaving epochs in its journal; a `FemurError` counts as an attempt, and a
+            `Hopeless` one as all of them.
+        most_epochs: how many epochs there is time for now, None for any number.
 
     Raises:
         Unreachable: the store or the registry went away, which is not the trial's fault: its lease runs out and it
@@ -28,16 +32,21 @@ def work(leases: Leases, owner: str, train: Callable[[Lease], None]) -> int:
     Returns:
         How many trials this worker finished.
     """
-    finished = 0
-    while (answer := leases.take(owner)) != "done":
-        if answer == "idle":
-            time.sleep(_IDLE_S)
-            continue
-        try:
-            finished += _train_and_report(leases, answer, train)
-        except LeaseLost as err:
-            log.warning("trial %s was taken over by another worker: %s", answer.trial_id, err)
-    return finished
+    finished, idle_s = 0, _IDLE_S
+    while True:
+        epochs = most_epochs()
+        answer = leases.take(owner, epochs)
+        if isinstance(answer, Lease):
+            idle_s = _IDLE_S
+            try:
+                finished += _train_and_report(leases, answer, train)
+            except LeaseLost as err:
+                log.warning("trial %s was taken over by another worker: %s", answer.trial_id, err)
+        elif answer == "idle" and (epochs is None or epochs > 0):
+            time.sleep(idle_s)
+            idle_s = min(_LONGEST_IDLE_S, 1.5 * idle_s)
+        else:
+            return finished
 
 
 def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], None]) -> bool:
@@ -49,7 +58,7 @@ def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], Non
     except (LeaseLost, Unreachable):
         raise
     except FemurError as err:
-        again = leases.fail(lease, str(err))
+        again = leases.fail(lease, str(err), again=not isinstance(err, Hopeless))
         log.warning("trial %s failed, %s: %s", lease.trial_id, "to be tried again" if again else "for good", err)
         return False
     log.info("trial %s trained to epoch %d", lease.trial_id, lease.to_epoch)

@@ -72,7 +72,9 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
         raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
     verdict = newest_verdict(session, run_id)
     confidence = _confidence(verdict)
-    trials = session.scalars(select(Trial).where(Trial.run_id == run_id).order_by(Trial.trial_id)).all()
+    trials = session.scalars(
+        select(Trial).where(Trial.run_id == run_id, Trial.search == "tuned").order_by(Trial.trial_id)
+    ).all()
     report = RunReport(
         run=RunFacts(
             run_id=run.run_id,
@@ -251,7 +253,9 @@ def _family_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
 
 def _trial_curves(session: Session, run_id: str, trials: Sequence[Trial]) -> tuple[Curve, ...]:
     """One curve a configuration: that of its last trial, behind those of the trials that it goes on from."""
-    rows = session.scalars(select(TrialEpoch).where(TrialEpoch.run_id == run_id).order_by(TrialEpoch.epoch))
+    rows = session.scalars(
+        select(TrialEpoch).where(TrialEpoch.run_id == run_id, TrialEpoch.search == "tuned").order_by(TrialEpoch.epoch)
+    )
     epochs: dict[str, list[TrialEpoch]] = {}
     for row in rows:
         epochs.setdefault(row.trial_id, []).append(row)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
@@ -19,8 +20,12 @@ from femur_tasks.training.hyperparameters import (
     ARCHITECTURE_OF_FAMILY,
     REFERENCE_BASELINE,
     REFERENCE_UNET,
+    TUNED,
     Hyperparameters,
 )
+
+if TYPE_CHECKING:
+    from femur_tasks.search.leases import Leases
 
 _PROBES = 4
 _PROBE_TOLERANCE = 1e-5
@@ -48,29 +53,53 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
     """
     import keras
 
-    from femur_tasks.search.leases import Lease, Leases
-    from femur_tasks.search.space import hyperparameters
+    from femur_tasks.search.leases import Lease
     from femur_tasks.search.worker import work
     from femur_tasks.training import networks
     from femur_tasks.training.fit import Plan, fit
     from femur_tasks.training.journal import TrialJournal
 
-    with context.registry.reading() as session:
-        _, parameters, budget = run_facts(session, run_id)
-    size = parameters.size or budget.size
-    train, val = _batches(context, run_id, budget.batch_size)
+    search = _opened_search(context, run_id)
+    train, val = _batches(context, run_id, search.shared.batch_size)
 
     def train_trial(lease: Lease) -> None:
         keras.backend.clear_session()
-        chosen = hyperparameters(lease.hyperparameters, budget.batch_size)
-        seed = _trial_seed(parameters.seed, lease.hyperparameters)
-        model = networks.compiled(ARCHITECTURE_OF_FAMILY["tuned"], size, chosen, seed)
-        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, first_epoch=lease.from_epoch)
+        chosen = search.shared.with_values(lease.hyperparameters)
+        seed = _trial_seed(search.seed, lease.hyperparameters)
+        steps = search.max_epochs * train.steps(chosen.augmentation)
+        model = networks.compiled(ARCHITECTURE_OF_FAMILY["tuned"], search.size, chosen, seed, steps)
+        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, lease.from_epoch, chosen.augmentation)
         fit(model, train, val, plan, TrialJournal(context.registry, context.store, context.now, lease))
 
-    leases = Leases(context.registry, run_id, context.settings.lease_s, context.now)
-    leases.open(budget.max_epochs, budget.factor, parameters.seed)
-    return {"worker": worker, "trials": work(leases, worker, train_trial)}
+    return {"worker": worker, "trials": work(search.leases, worker, train_trial)}
+
+
+@dataclass(frozen=True)
+class _OpenSearch:
+    """The run's search for the family `tuned`: its leases, and what all its trials share."""
+
+    leases: Leases
+    shared: Hyperparameters
+    size: int
+    max_epochs: int
+    seed: int
+
+
+def _opened_search(context: Context, run_id: str) -> _OpenSearch:
+    from femur_tasks.search import space
+    from femur_tasks.search.leases import Leases
+    from femur_tasks.search.strategies import Spec
+    from femur_tasks.training import precision
+
+    with context.registry.reading() as session:
+        _, parameters, budget = run_facts(session, run_id)
+    manifest, size = _manifest_of(context, run_id)
+    train_cases = sum(case.split == "train" for case in manifest.cases)
+    leases = Leases(context.registry, run_id, "tuned", context.settings.lease_s, context.now)
+    spec = Spec("hyperband", space.tuned(train_cases), budget.max_epochs, parameters.seed, budget.factor)
+    batch_size = min(TUNED.batch_size, budget.batch_size)
+    leases.open(spec, replace(TUNED, batch_size=batch_size, precision=precision.chosen()).as_dict())
+    return _OpenSearch(leases, TUNED.with_values(leases.fixed()), size, budget.max_epochs, parameters.seed)
 
 
 def train_winner(context: Context, run_id: str) -> dict[str, Any]:
@@ -78,14 +107,12 @@ def train_winner(context: Context, run_id: str) -> dict[str, Any]:
 
     It keeps the trial's seed: with another one a lucky configuration may never leave its first plateau.
     """
-    from femur_tasks.search.leases import Leases
-    from femur_tasks.search.space import hyperparameters
-
     with context.registry.reading() as session:
         _, parameters, budget = run_facts(session, run_id)
-    winner = Leases(context.registry, run_id, context.settings.lease_s, context.now).winner()
-    chosen = hyperparameters(dict(winner.hyperparameters), budget.batch_size)
+    search = _opened_search(context, run_id)
+    winner = search.leases.winner()
     seed = _trial_seed(parameters.seed, winner.hyperparameters)
+    chosen = search.shared.with_values(winner.hyperparameters)
     return _fit(context, run_id, "tuned", chosen, budget.unet_epochs, seed)
 
 
@@ -103,7 +130,7 @@ def _fit_and_register(
     context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int
 ) -> ModelVersion:
     from femur_tasks.training import artefact, networks
-    from femur_tasks.training.fit import Plan, fit
+    from femur_tasks.training.fit import Plan, fit, hard_dice
     from femur_tasks.training.journal import FitJournal
 
     with context.registry.reading() as session:
@@ -112,9 +139,12 @@ def _fit_and_register(
     size = parameters.size or budget.size
     train, val = _batches(context, run_id, chosen.batch_size)
     architecture = ARCHITECTURE_OF_FAMILY[family]
-    model = networks.compiled(architecture, size, chosen, seed)
+    model = networks.compiled(architecture, size, chosen, seed, epochs * train.steps(chosen.augmentation))
     journal = FitJournal(context.registry, context.store, context.now, run_id, family)
-    memory = fit(model, train, val, Plan(f"{run_id}/{family}", epochs, budget.patience, seed), journal)
+    plan = Plan(f"{run_id}/{family}", epochs, budget.patience, seed, augmentation=chosen.augmentation)
+    memory = fit(model, train, val, plan, journal)
+    model = networks.in_float32(model, architecture, size, chosen)
+    val_dice = sum(dices := list(hard_dice(model, val))) / len(dices)
     packed = artefact.pack(model, artefact.Spec(architecture, size, chosen.as_dict()))
     key = _uploaded(context, packed, model, _probes(context, run_id, size))
     with context.registry.writing() as session:
@@ -128,7 +158,7 @@ def _fit_and_register(
             hyperparameters=chosen.as_dict(),
             size=size,
             epochs=memory.best_epoch,
-            val_dice=memory.best_dice,
+            val_dice=val_dice,
             artefact_key=key,
             artefact_sha256=str(digest_in(key)),
             artefact_bytes=len(packed),

@@ -16,6 +16,7 @@ from femur_tasks.training.hyperparameters import Hyperparameters
 from femur_tasks.training.networks import build
 
 _SPEC = "spec"
+_VARIANT = ("block", "norm")  # what makes other weights; `build` takes only names that it knows
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def unpack(data: bytes) -> tuple[keras.Model, Spec]:
         arrays = load(data)
         spec = Spec(**json.loads(arrays.pop(_SPEC).tobytes()))
         # fresh weights are replaced below; nothing else of the file reaches Keras, which builds objects from names
-        model = build(spec.architecture, spec.size, Hyperparameters(initializer="zeros"))
+        variant = {name: spec.hyperparameters[name] for name in _VARIANT if name in spec.hyperparameters}
+        model = build(spec.architecture, spec.size, Hyperparameters(initializer="zeros", **variant))
     except (SafetensorError, KeyError, TypeError, ValueError) as err:
         raise FemurError(f"Expected a model artefact. Received: {err!r}.", "Take it from the registry again.") from err
     found, expected = [arrays[name] for name in sorted(arrays)], model.weights

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from femur_tasks.errors import FemurError
+from femur_tasks.errors import FemurError, Hopeless
 from femur_tasks.training import checkpoint
 from femur_tasks.training.checkpoint import Memory
 from femur_tasks.training.pipeline import Batches
@@ -20,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNK = 16
 
 
-class Diverged(FemurError):
+class Diverged(Hopeless):
     """The loss is no number any more."""
 
 
@@ -55,7 +56,8 @@ class Plan:
         owner: the fit or trial, in checkpoints and messages.
         epochs: the epoch after which it ends, counted from 1.
         patience: epochs without a better validation Dice before it stops early; None: never.
-        seed: of the data order.
+        seed: of the data order and of augmentation.
+        augmentation: its strength.
         first_epoch: epochs that count as done at the start, for a trial that goes on from another one's weights.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     patience: int | None
     seed: int
     first_epoch: int = 0
+    augmentation: float = 0.0
 
 
 def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: Journal) -> Memory:
@@ -73,7 +76,7 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     large network with short epochs (the dense baseline: 1.6 GB at 256) then spends at most half its time on them.
     A resumed fit repeats the epochs since its checkpoint to the bit.
 
-    Afterwards the model carries the weights of its best epoch.
+    Afterwards the model carries the weights of its best epoch, averaged where the optimizer averages them.
 
     Raises:
         Diverged: the loss became NaN or infinite.
@@ -106,18 +109,36 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     if best is None:
         raise FemurError(f"Expected at least one epoch for {plan.owner}. Received: a plan of {plan.epochs}.")
     checkpoint.put_back(model, checkpoint.unpack(best)[0])
+    if model.optimizer.use_ema:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     return memory
 
 
 def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, memory: Memory) -> Epoch:
     started = time.monotonic()
-    shuffled = train.epoch(plan.seed, memory.epochs)
+    shuffled = train.epoch(plan.seed, memory.epochs, plan.augmentation)
     loss = float(model.fit(shuffled, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
     number = memory.epochs + 1
     if not math.isfinite(loss):
         raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
-    val_dice = float(np.mean(list(hard_dice(model, val))))
+    with _averaged(model):
+        val_dice = float(np.mean(list(hard_dice(model, val))))
     return Epoch(number, loss, val_dice, time.monotonic() - started)
+
+
+@contextmanager
+def _averaged(model: keras.Model) -> Iterator[None]:
+    """The moving average of the weights in their place, where there is one; the block may not train."""
+    if not model.optimizer.use_ema:
+        yield
+        return
+    raw = [np.copy(keras.ops.convert_to_numpy(weight)) for weight in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for weight, value in zip(model.trainable_variables, raw, strict=True):
+            weight.assign(value)
 
 
 def _stalled(memory: Memory, plan: Plan) -> bool:

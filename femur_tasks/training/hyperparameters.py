@@ -9,15 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a fit can be told.
+    """What a fit can be told; the defaults are the reference's best U-Net.
 
     Attributes:
-        learning_rate: Adam's.
+        learning_rate: Adam's, or the highest one of the schedule.
         beta_1, beta_2: Adam's decay of the two moments.
         dropout: share of activations dropped between the two convolutions of a block; unused by the baseline.
         initializer: Keras name of the kernel initializer.
-        loss: `dice` (soft Dice over the whole batch) or `bce` (binary cross-entropy).
+        loss: `dice` (soft Dice over the whole batch), `bce` (binary cross-entropy) or `dice_bce` (their sum).
         batch_size: cases a step.
+        block: the U-Net's double convolution: `plain`, `residual`, or `separable` (a third of the time).
+        norm: `none`, or `instance` after each convolution.
+        spatial_dropout: drop whole feature maps instead of single activations.
+        schedule: `constant`, or `cosine`: up over the first twentieth of the steps, then down to a hundredth.
+        average: decay a step of the moving average of the weights, which is what is evaluated and kept; 0: none.
+        augmentation: strength, 0 for none, 1 for what eleven cases need (`augmentation.py`).
+        precision: `float32` or `mixed_bfloat16`, of training alone: every score that is kept comes from float32.
     """
 
     learning_rate: float = 3e-4
@@ -27,6 +34,13 @@ class Hyperparameters:
     initializer: str = "glorot_uniform"
     loss: str = "dice"
     batch_size: int = 16
+    block: str = "plain"
+    norm: str = "none"
+    spatial_dropout: bool = False
+    schedule: str = "constant"
+    average: float = 0.0
+    augmentation: float = 0.0
+    precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a row or an artefact."""
@@ -40,6 +54,25 @@ class Hyperparameters:
 
 REFERENCE_UNET = Hyperparameters()
 REFERENCE_BASELINE = Hyperparameters(learning_rate=0.5e-4, beta_1=0.9, beta_2=0.999, dropout=0.0)
+
+TUNED = Hyperparameters(
+    learning_rate=1e-3,
+    beta_1=0.9,
+    beta_2=0.999,
+    dropout=0.1,
+    initializer="he_normal",
+    loss="dice_bce",
+    batch_size=8,
+    schedule="cosine",
+    average=0.99,
+)
+"""Where the family `tuned` starts from: what its space does not vary."""
+
+FEW_CASES = 100
+"""Below this many training cases augmentation is on by default, and an epoch passes over them several times.
+
+The reference, with 320, saw no gain from augmentation.
+"""
 
 ARCHITECTURE_OF_FAMILY: Mapping[str, str] = {"baseline": "dense", "unet": "unet", "tuned": "unet"}
 """Which network a family trains."""

@@ -108,11 +108,12 @@ class TrialJournal(_Journal):
 
     def _inherited(self, session: Session, row: Fit | Trial) -> str | None:
         parent_id = row.parent_id if isinstance(row, Trial) else None
-        parent = session.get(Trial, (self._lease.run_id, parent_id)) if parent_id else None
+        parent = session.get(Trial, (self._lease.run_id, self._lease.search, parent_id)) if parent_id else None
         return parent.best_key if parent else None
 
     def _curve_row(self, epoch: Epoch) -> TrialEpoch:
-        return TrialEpoch(run_id=self._lease.run_id, trial_id=self._lease.trial_id, at=self._now(), **vars(epoch))
+        held = self._lease
+        return TrialEpoch(run_id=held.run_id, search=held.search, trial_id=held.trial_id, at=self._now(), **vars(epoch))
 
 
 def forget(registry: Registry, store: ObjectStore, run_id: str, family: str) -> None:
@@ -123,7 +124,7 @@ def forget(registry: Registry, store: ObjectStore, run_id: str, family: str) -> 
     with registry.writing() as session:
         rows: list[Fit | Trial] = [*session.scalars(select(Fit).where(Fit.run_id == run_id, Fit.family == family))]
         if family == "tuned":
-            rows += session.scalars(select(Trial).where(Trial.run_id == run_id))
+            rows += session.scalars(select(Trial).where(Trial.run_id == run_id, Trial.search == family))
         keys = {key for row in rows for key in (row.checkpoint_key, row.best_key) if key}
         for row in rows:
             row.checkpoint_key = row.best_key = None

@@ -28,4 +28,16 @@ def binary_cross_entropy(truth: Any, probability: Any) -> Any:
     return ops.mean(keras.losses.binary_crossentropy(truth, probability))
 
 
-LOSSES: Mapping[str, Callable[[Any, Any], Any]] = {"dice": soft_dice_loss, "bce": binary_cross_entropy}
+def dice_and_cross_entropy(truth: Any, probability: Any) -> Any:
+    """Soft Dice loss plus binary cross-entropy, which still has a slope where nothing overlaps yet.
+
+    Source: Isensee et al., nnU-Net, Nature Methods 2021.
+    """
+    return soft_dice_loss(truth, probability) + binary_cross_entropy(truth, probability)
+
+
+LOSSES: Mapping[str, Callable[[Any, Any], Any]] = {
+    "dice": soft_dice_loss,
+    "bce": binary_cross_entropy,
+    "dice_bce": dice_and_cross_entropy,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from femur_tasks.dataset.resize import shrink_image, shrink_mask
 from femur_tasks.dataset.shards import Shard
+from femur_tasks.training.augmentation import augment
+from femur_tasks.training.hyperparameters import FEW_CASES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,14 +52,37 @@ class Batches:
         # the length is said aloud: without it Keras takes the end of each epoch for lost data
         self._cached = read_cases.apply(tf.data.experimental.assert_cardinality(cases)).cache()
 
-    def epoch(self, seed: int, epoch: int) -> Any:
+    def epoch(self, seed: int, epoch: int, augmentation: float = 0.0) -> Any:
         """The dataset of one training epoch; the same (seed, epoch) gives the same order in every process.
 
-        TensorFlow mixes in its global seed, which `networks.compiled` sets to the same one.
+        With augmentation each case is drawn anew from (seed, epoch, its place in the shards), and few cases come
+        several times, so that an epoch has at least `FEW_CASES`. TensorFlow mixes its global seed into the order;
+        `networks.compiled` sets it to the same one.
         """
         order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        shuffled = self._cached.shuffle(self.cases, seed=order_seed, reshuffle_each_iteration=False)
-        return shuffled.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
+        passes = math.ceil(FEW_CASES / self.cases) if augmentation else 1
+        places = self._cached.repeat(passes).enumerate()
+        shuffled = places.shuffle(self.cases * passes, seed=order_seed, reshuffle_each_iteration=False)
+
+        def drawn(place: Any, image: Array, mask: Array) -> tuple[Array, Array]:
+            random = np.random.default_rng([seed, epoch, int(place)])
+            image_hw, mask_hw = augment(image[..., 0], mask[..., 0], augmentation, random)
+            return image_hw[..., None], mask_hw[..., None]
+
+        def case(place: Any, pair: Any) -> Any:
+            if not augmentation:
+                return pair
+            image, mask = tf.numpy_function(drawn, [place, *pair], (tf.uint8, tf.uint8))
+            return tf.ensure_shape(image, pair[0].shape), tf.ensure_shape(mask, pair[1].shape)
+
+        plain = tf.autograph.experimental.do_not_convert(case)
+        cases = shuffled.map(plain, num_parallel_calls=tf.data.AUTOTUNE if augmentation else None)
+        return cases.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def steps(self, augmentation: float = 0.0) -> int:
+        """Batches in an epoch."""
+        passes = math.ceil(FEW_CASES / self.cases) if augmentation else 1
+        return math.ceil(self.cases * passes / self._batch_size)
 
     def in_order(self) -> Any:
         """The dataset in the order of the shards, for validation."""

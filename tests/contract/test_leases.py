@@ -22,6 +22,8 @@ from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
 from femur_tasks.search.leases import ATTEMPTS, WORST_SCORE, Lease, Leases, held_trial
+from femur_tasks.search.space import REFERENCE
+from femur_tasks.search.strategies import Spec
 from femur_tasks.search.worker import work
 from femur_tasks.storage import MemoryStore
 from femur_tasks.training.fit import Epoch
@@ -38,14 +40,19 @@ R4 = (4, 2)  # R = 4, factor 2: 10 configurations in rungs of 4, 2, 1 and 3, 2 a
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "_IDLE_S", 0.01)
+    monkeypatch.setattr(worker_module, "_LONGEST_IDLE_S", 0.01)
 
 
 def search(registry: Registry, clock: Clock, run_id: str = "run-1", max_epochs: int = 4, factor: int = 2) -> Leases:
     with registry.writing() as session:
         rows.run(session, run_id)
-    leases = Leases(registry, run_id, LEASE_S, clock)
-    leases.open(max_epochs, factor, seed=7)
+    leases = Leases(registry, run_id, "tuned", LEASE_S, clock)
+    leases.open(hyperband(max_epochs, factor))
     return leases
+
+
+def hyperband(max_epochs: int, factor: int, seed: int = 7) -> Spec:
+    return Spec("hyperband", REFERENCE, max_epochs, seed, factor)
 
 
 def dice_of(hyperparameters: dict[str, Any], epoch: int) -> float:
@@ -68,6 +75,7 @@ def write_epoch(registry: Registry, lease: Lease, epoch: int, dice: float) -> No
         session.merge(
             TrialEpoch(
                 run_id=lease.run_id,
+                search=lease.search,
                 trial_id=lease.trial_id,
                 epoch=epoch,
                 loss=1 - dice,
@@ -118,7 +126,7 @@ def test_three_workers_train_what_one_worker_trains(registry: Registry, clock: C
     alone = search(registry, clock, "alone", 9, 3)
     finished = run_workers([alone], trainer(registry))
     search(registry, clock, "shared", 9, 3)
-    shared = [Leases(registry, "shared", LEASE_S * 1000, clock) for _ in range(3)]
+    shared = [Leases(registry, "shared", "tuned", LEASE_S * 1000, clock) for _ in range(3)]
     together = run_workers(shared, trainer(registry))
     expected = trained(registry, "alone")
     assert expected.total() == finished[0] == sum(together)
@@ -139,11 +147,11 @@ def test_two_searches_side_by_side_leave_each_other_alone(registry: Registry, cl
 def test_search_opened_twice_goes_on(registry: Registry, clock: Clock) -> None:
     leases = search(registry, clock)
     first = taken(leases)
-    leases.open(27, 3, seed=99)
-    again = Leases(registry, "run-1", LEASE_S, clock)
+    leases.open(hyperband(27, 3, seed=99))
+    again = Leases(registry, "run-1", "tuned", LEASE_S, clock)
     assert taken(again).trial_id != first.trial_id
     with registry.reading() as session:
-        assert session.get_one(Search, "run-1").max_epochs == 4
+        assert session.get_one(Search, ("run-1", "tuned")).max_epochs == 4
 
 
 def test_search_opened_by_many_at_once_is_opened_once(registry: Registry, clock: Clock) -> None:
@@ -153,7 +161,7 @@ def test_search_opened_by_many_at_once_is_opened_once(registry: Registry, clock:
 
     def opens(number: int) -> None:
         start.wait(10)
-        Leases(registry, "run-1", LEASE_S, clock).open(4, 2, seed=number)
+        Leases(registry, "run-1", "tuned", LEASE_S, clock).open(hyperband(4, 2, seed=number))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(opens, range(4)))
@@ -169,8 +177,8 @@ def test_workers_at_once_never_get_the_same_trial(registry: Registry, clock: Clo
 
 
 def test_search_that_was_never_opened_is_not_found(registry: Registry, clock: Clock) -> None:
-    with pytest.raises(NotFound, match="search of run nowhere"):
-        Leases(registry, "nowhere", LEASE_S, clock).take("worker")
+    with pytest.raises(NotFound, match="search tuned of run nowhere"):
+        Leases(registry, "nowhere", "tuned", LEASE_S, clock).take("worker")
 
 
 def test_ended_search_is_done_and_stays_so(registry: Registry, clock: Clock) -> None:
@@ -299,7 +307,7 @@ def test_take_over_does_not_wait_for_a_worker_that_is_writing(registry: Registry
 
 def test_kept_lease_is_renewed_while_the_block_runs(registry: Registry, clock: Clock) -> None:
     search(registry, clock)
-    leases = Leases(registry, "run-1", 3, clock)
+    leases = Leases(registry, "run-1", "tuned", 3, clock)
     lease = taken(leases)
     first_term = trial(registry, lease).lease_expires_at
     with leases.kept(lease):
@@ -311,7 +319,7 @@ def test_kept_lease_is_renewed_while_the_block_runs(registry: Registry, clock: C
 
 def test_kept_lease_that_is_lost_is_not_taken_back(registry: Registry, clock: Clock) -> None:
     search(registry, clock)
-    leases = Leases(registry, "run-1", 1, clock)
+    leases = Leases(registry, "run-1", "tuned", 1, clock)
     lease = taken(leases, "slow")
     clock.forward(10)
     successor = taken(leases, "successor")
@@ -386,7 +394,7 @@ def test_trial_that_left_no_epoch_counts_as_an_attempt(registry: Registry, clock
 
 def test_worker_that_fails_after_it_lost_its_trial_goes_on_with_another(registry: Registry, clock: Clock) -> None:
     leases = search(registry, clock)
-    other = Leases(registry, "run-1", LEASE_S, clock)
+    other = Leases(registry, "run-1", "tuned", LEASE_S, clock)
     calls: Counter[str] = Counter()
 
     def train(lease: Lease) -> None:

@@ -21,15 +21,15 @@ def losses(journal: MemoryJournal) -> list[tuple[int, float, float]]:
     return [(epoch.epoch, epoch.loss, epoch.val_dice) for epoch in journal.epochs]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> MemoryJournal:
-    journal = MemoryJournal()
+@pytest.fixture(scope="module", params=["reference", "tuned"])
+def uninterrupted(request: pytest.FixtureRequest) -> MemoryJournal:
+    journal = MemoryJournal(kind=request.param)
     go_on(journal, EPOCHS)
     return journal
 
 
 def test_fit_resumed_in_a_fresh_process_is_the_uninterrupted_one(uninterrupted: MemoryJournal, tmp_path: Path) -> None:
-    journal = MemoryJournal()
+    journal = MemoryJournal(kind=uninterrupted.kind)
     go_on(journal, 1)
     file = tmp_path / "journal"
     file.write_bytes(pickle.dumps(journal))
@@ -47,7 +47,7 @@ def test_fit_resumed_in_a_fresh_process_is_the_uninterrupted_one(uninterrupted: 
 
 def test_checkpoint_without_the_dropout_seeds_would_not_do(uninterrupted: MemoryJournal) -> None:
     """The test above can tell: this is how it would fail."""
-    journal = MemoryJournal()
+    journal = MemoryJournal(kind=uninterrupted.kind)
     go_on(journal, 1)
     forget_dropout(journal)
     go_on(journal, EPOCHS)

@@ -132,6 +132,7 @@ class Scripted:
         self.counter = keras.Variable(0.0, name="epochs_seen")
         self.variables = [self.counter]
         self.optimizer = self
+        self.use_ema = False
         self.dice = 0.0
 
     def fit(self, data: Any, **_: Any) -> Any:
@@ -145,7 +146,7 @@ class Scripted:
 class _Nothing(Batches):
     def __init__(self) -> None: ...
 
-    def epoch(self, seed: int, epoch: int) -> Any:
+    def epoch(self, seed: int, epoch: int, augmentation: float = 0.0) -> Any:
         return None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import keras_tuner
 import pytest
 
-from femur_tasks.search.hyperband import Assignment, Hyperband
-from femur_tasks.search.space import BETA_1, BETA_2, DROPOUTS, INITIALIZERS, LEARNING_RATES, keras_tuner_space
+from femur_tasks.search.hyperband import Hyperband
+from femur_tasks.search.space import REFERENCE, keras_tuner_space
+from femur_tasks.search.strategies import Assignment, Spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 
@@ -23,23 +24,26 @@ def score_of(values: dict[str, Any], to_epoch: int) -> float:
     return abs(math.sin(1e6 * values["learning_rate"] + values["beta_1"])) * (1 - 0.9**to_epoch)
 
 
-def put_away_and_back(hyperband: Hyperband, max_epochs: int, seed: int) -> Hyperband:
-    fresh = Hyperband(keras_tuner_space(), max_epochs, 3, seed)
-    fresh.restore(json.loads(json.dumps(hyperband.to_state())))
-    return fresh
+def spec(max_epochs: int, seed: int = 0) -> Spec:
+    return Spec("hyperband", REFERENCE, max_epochs, seed)
+
+
+def put_away_and_back(hyperband: Hyperband, told: Spec) -> Hyperband:
+    return Hyperband(told, json.loads(json.dumps(hyperband.to_state())))
 
 
 def driven(max_epochs: int, seed: int, broken: int | None = None) -> list[Assignment]:
     """Every assignment that one worker gets, with the state through JSON before each call; `broken` scores 0."""
-    hyperband = Hyperband(keras_tuner_space(), max_epochs, 3, seed)
+    told = spec(max_epochs, seed)
+    hyperband = Hyperband(told)
     found: list[Assignment] = []
-    while (answer := put_away_and_back(hyperband, max_epochs, seed)) and (asked := answer.next()) != "done":
+    while (answer := put_away_and_back(hyperband, told)) and (asked := answer.ask()) != "done":
         assert isinstance(asked, Assignment), "one worker never waits"
         found.append(asked)
         assert len(found) <= 300, "the search does not end"
-        hyperband = put_away_and_back(answer, max_epochs, seed)
+        hyperband = put_away_and_back(answer, told)
         score = 0.0 if broken == len(found) - 1 else score_of(asked.values, asked.to_epoch)
-        hyperband.finish(asked.trial_id, score, asked.to_epoch)
+        hyperband.tell(asked.trial_id, score, asked.to_epoch)
     return found
 
 
@@ -50,7 +54,7 @@ def keras_tuners_own(max_epochs: int, seed: int, folder: str) -> list[tuple[Any,
         max_epochs=max_epochs,
         factor=3,
         seed=seed + 1,
-        hyperparameters=keras_tuner_space(),
+        hyperparameters=keras_tuner_space(REFERENCE),
     )
     oracle._set_project_dir(folder, "search")
     oracle.verbose = 0
@@ -76,7 +80,7 @@ def test_sequence_equals_keras_tuners_own(max_epochs: int, seed: int, tmp_path_f
 
 
 def test_another_seed_draws_other_configurations() -> None:
-    first, second = (Hyperband(keras_tuner_space(), 10, 3, seed).next() for seed in (0, 1))
+    first, second = (Hyperband(spec(10, seed)).ask() for seed in (0, 1))
     assert isinstance(first, Assignment)
     assert isinstance(second, Assignment)
     assert first.values != second.values
@@ -127,42 +131,27 @@ def test_trial_that_counts_as_worst_takes_no_place_of_another() -> None:
 
 
 def test_open_trials_stay_open_and_the_rung_waits_for_them() -> None:
-    hyperband = Hyperband(keras_tuner_space(), 3, 3, 0)
-    opened = [answer for _ in range(5) if isinstance(answer := hyperband.next(), Assignment)]
+    hyperband = Hyperband(spec(3))
+    opened = [answer for _ in range(5) if isinstance(answer := hyperband.ask(), Assignment)]
     assert len({one.trial_id for one in opened}) == 5
-    hyperband = put_away_and_back(hyperband, 3, 0)
-    assert hyperband.next() == "idle"
+    hyperband = put_away_and_back(hyperband, spec(3))
+    assert hyperband.ask() == "idle"
     for one in opened:
-        hyperband.finish(one.trial_id, score_of(one.values, one.to_epoch), one.to_epoch)
-    hyperband = put_away_and_back(hyperband, 3, 0)
-    advanced = hyperband.next()
+        hyperband.tell(one.trial_id, score_of(one.values, one.to_epoch), one.to_epoch)
+    hyperband = put_away_and_back(hyperband, spec(3))
+    advanced = hyperband.ask()
     assert isinstance(advanced, Assignment)
     assert advanced.parent_id in {one.trial_id for one in opened}
     # two brackets are open: the oracle's own `tuner/bracket` calls this one 0
     assert ([one.bracket for one in opened], advanced.bracket) == ([1, 1, 1, 0, 0], 1)
 
 
-def test_space_is_the_references_grid_with_a_free_learning_rate() -> None:
-    assert len(INITIALIZERS) * len(DROPOUTS) * len(BETA_1) * len(BETA_2) == 486
-    assert (BETA_1[0], BETA_1[-1], BETA_2[0], BETA_2[-1]) == (0.1, 0.9, 0.991, 0.999)
-    for one in driven(10, seed=3):
-        assert set(one.values) == {"learning_rate", "initializer", "dropout", "beta_1", "beta_2"}
-        assert LEARNING_RATES[0] <= one.values["learning_rate"] <= LEARNING_RATES[1]
-        for name, choices in (
-            ("initializer", INITIALIZERS),
-            ("dropout", DROPOUTS),
-            ("beta_1", BETA_1),
-            ("beta_2", BETA_2),
-        ):
-            assert one.values[name] in choices
-
-
 def test_used_oracles_are_freed() -> None:
     """Leases make one a call, for hours: Keras Tuner's table of locks would keep each of them."""
-    hyperband = Hyperband(keras_tuner_space(), 3, 3, 0)
-    asked = hyperband.next()
+    hyperband = Hyperband(spec(3))
+    asked = hyperband.ask()
     assert isinstance(asked, Assignment)
-    hyperband.finish(asked.trial_id, 0.5, 1)
+    hyperband.tell(asked.trial_id, 0.5, 1)
     oracle = weakref.ref(hyperband._oracle)
     del hyperband
     gc.collect()

@@ -495,6 +495,7 @@ def test_a_configuration_that_advanced_is_one_curve(context: Context) -> None:
     def trial(trial_id: str, parent: str | None, rung: int, epochs: tuple[int, int]) -> Trial:
         return Trial(
             run_id="night-1",
+            search="tuned",
             trial_id=trial_id,
             parent_id=parent,
             hyperparameters={"dropout": 0.2},
@@ -503,7 +504,9 @@ def test_a_configuration_that_advanced_is_one_curve(context: Context) -> None:
             from_epoch=epochs[0],
             to_epoch=epochs[1],
             state="completed",
+            told=True,
             score=0.5,
+            best_epoch=epochs[1],
             attempts=1,
             owner="w",
             token=1,
@@ -517,13 +520,33 @@ def test_a_configuration_that_advanced_is_one_curve(context: Context) -> None:
         context,
         *dataset_rows(),
         run_row("failed", DIGEST),
-        Search(run_id="night-1", max_epochs=3, factor=3, seed=0, state="open", oracle={}),
+        Search(
+            run_id="night-1",
+            search="tuned",
+            strategy="hyperband",
+            space={},
+            max_epochs=3,
+            factor=3,
+            samples=None,
+            seed=0,
+            fixed={},
+            state="open",
+            waits=False,
+            strategy_state={},
+        ),
         trial("0000", None, 0, (0, 1)),
         trial("0001", None, 0, (0, 1)),
         trial("0002", "0000", 1, (1, 3)),
         *(
             TrialEpoch(
-                run_id="night-1", trial_id=trial_id, epoch=epoch, loss=0.5, val_dice=0.5, seconds=1.0, at=STARTED
+                run_id="night-1",
+                search="tuned",
+                trial_id=trial_id,
+                epoch=epoch,
+                loss=0.5,
+                val_dice=0.5,
+                seconds=1.0,
+                at=STARTED,
             )
             for trial_id, epoch in points
         ),
