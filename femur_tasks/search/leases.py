@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -149,7 +149,8 @@ class Leases:
     def _free(self, now: datetime) -> list[ColumnElement[bool]]:
         """Which trials may be leased: those that wait, and those whose worker fell silent."""
         silent = and_(Trial.state == "running", Trial.lease_expires_at <= now)
-        return [*self._of_search(Trial), or_(Trial.state == "waiting", silent)]
+        is_open = exists().where(Search.run_id == self._run_id, Search.search == self._name, Search.state == "open")
+        return [*self._of_search(Trial), or_(Trial.state == "waiting", silent), is_open]
 
     def _ask(self, session: Session, search: Search, now: datetime) -> None:
         """Tell the strategy what it does not know yet, and put the trials that it wants into the table."""
@@ -254,10 +255,16 @@ class Leases:
             if search.state != "open":
                 return
             search.state = "cancelled"
-            for trial in session.scalars(
-                select(Trial).where(*self._of_search(Trial), Trial.state == "running").with_for_update()
-            ):
-                trial.state, trial.token, trial.attempts = "waiting", trial.token + 1, trial.attempts - 1
+        was_running = Trial.state == "running"
+        with self._registry.writing() as session:  # from here on nothing is leased: what was, while we wrote, is seen
+            session.execute(
+                update(Trial)
+                .where(*self._of_search(Trial), Trial.state.in_(("waiting", "running")))
+                .values(
+                    state="waiting", token=Trial.token + 1, attempts=Trial.attempts - case((was_running, 1), else_=0)
+                ),
+                execution_options={"synchronize_session": False},
+            )
 
     def reopen(self) -> None:
         """Go on with a search that was cancelled, each trial from its last checkpoint."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -117,27 +116,34 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
 def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, memory: Memory) -> Epoch:
     started = time.monotonic()
     shuffled = train.epoch(plan.seed, memory.epochs, plan.augmentation)
-    loss = float(model.fit(shuffled, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
+    raw = _RawWeights()
+    history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw])
+    loss = float(history.history["loss"][-1])
     number = memory.epochs + 1
     if not math.isfinite(loss):
         raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
-    with _averaged(model):
-        val_dice = float(np.mean(list(hard_dice(model, val))))
+    val_dice = float(np.mean(list(hard_dice(model, val))))
+    raw.put_back()
     return Epoch(number, loss, val_dice, time.monotonic() - started)
 
 
-@contextmanager
-def _averaged(model: keras.Model) -> Iterator[None]:
-    """The moving average of the weights in their place, where there is one; the block may not train."""
-    if not model.optimizer.use_ema:
-        yield
-        return
-    raw = [np.copy(keras.ops.convert_to_numpy(weight)) for weight in model.trainable_variables]
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        for weight, value in zip(model.trainable_variables, raw, strict=True):
+class _RawWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """Where the optimizer averages weights, Keras leaves the average in the model at the end of every `fit`.
+
+    That average is what is evaluated; training goes on from the weights themselves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: list[Array] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.model.optimizer.use_ema:
+            self._values = [np.asarray(weight).copy() for weight in self.model.trainable_variables]
+
+    def put_back(self) -> None:
+        """The weights that the epoch ended with."""
+        for value, weight in zip(self._values, self.model.trainable_variables if self._values else (), strict=True):
             weight.assign(value)
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from femur_tasks.errors import FemurError, LeaseLost, NotFound, Unreachable
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, Unreachable
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
+from femur_tasks.search.hyperband import Hyperband
 from femur_tasks.search.leases import ATTEMPTS, WORST_SCORE, Lease, Leases, held_trial
-from femur_tasks.search.space import REFERENCE
-from femur_tasks.search.strategies import Spec
+from femur_tasks.search.space import GRID, REFERENCE, SWEEP
+from femur_tasks.search.strategies import Assignment, Spec
 from femur_tasks.search.worker import work
 from femur_tasks.storage import MemoryStore
 from femur_tasks.training.fit import Epoch
@@ -485,3 +486,134 @@ def test_journal_keeps_the_last_and_the_best_checkpoint_only(registry: Registry,
     journal.keep(b"epoch 5", b"epoch 5")
     assert journal.kept() == (b"epoch 5", b"epoch 5")
     assert len(list(store.list("checkpoints/"))) == 1
+
+
+# Strategies, and searches that end early
+
+
+def listed(registry: Registry, clock: Clock, spec: Spec, run_id: str = "run-1") -> Leases:
+    with registry.writing() as session:
+        rows.run(session, run_id)
+    leases = Leases(registry, run_id, spec.strategy, LEASE_S, clock)
+    leases.open(spec)
+    return leases
+
+
+def test_one_worker_trains_in_keras_tuners_own_order(registry: Registry, clock: Clock) -> None:
+    alone = Hyperband(hyperband(9, 3))
+    expected = []
+    while isinstance(asked := alone.ask(), Assignment):
+        expected.append((asked.trial_id, asked.values, asked.parent_id, asked.bracket, asked.rung, asked.to_epoch))
+        epochs = range(asked.from_epoch + 1, asked.to_epoch + 1)
+        best = max(epochs, key=lambda epoch: dice_of(asked.values, epoch))
+        alone.tell(asked.trial_id, dice_of(asked.values, best), best)
+    leases, order = search(registry, clock, "run-1", 9, 3), []
+
+    def train(lease: Lease) -> None:
+        order.append(lease.trial_id)
+        trainer(registry)(lease)
+
+    work(leases, "worker", train)
+    found = {
+        row.trial_id: (row.trial_id, row.hyperparameters, row.parent_id, row.bracket, row.rung, row.to_epoch)
+        for row in trials(registry)
+    }
+    assert [found[trial_id] for trial_id in order] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        pytest.param(Spec("sweep", SWEEP, 2, seed=0), 28, id="sweep"),
+        pytest.param(Spec("grid", GRID, 2, seed=1, samples=20), 20, id="sampled grid"),
+        pytest.param(Spec("random", REFERENCE, 2, seed=1, samples=12), 12, id="random"),
+    ],
+)
+def test_every_strategy_has_the_same_leases(registry: Registry, clock: Clock, spec: Spec, count: int) -> None:
+    leases = [listed(registry, clock, spec)]
+    leases += [Leases(registry, "run-1", spec.strategy, LEASE_S * 1000, clock) for _ in range(2)]
+
+    def train(lease: Lease) -> None:
+        for epoch in (1, 2):
+            write_epoch(registry, lease, epoch, 0.5)
+
+    assert sum(run_workers(leases, train)) == count
+    assert leases[0].counts() == {"completed": count}
+    values = Counter(tuple(sorted(row.hyperparameters.items())) for row in trials(registry))
+    assert len(values) == count
+    assert leases[0].take("late") == "done"
+
+
+def test_searches_of_one_run_leave_each_other_alone(registry: Registry, clock: Clock) -> None:
+    first = search(registry, clock, "run-1", *R4)
+    second = Leases(registry, "run-1", "again", LEASE_S, clock)
+    second.open(hyperband(*R4))
+    one, other = taken(first), taken(second)
+    assert (one.trial_id, one.search, other.search) == (other.trial_id, "tuned", "again")
+    first.cancel()
+    with pytest.raises(LeaseLost):
+        first.renew(one)
+    second.renew(other)
+
+
+def test_cancelled_search_hands_out_nothing_and_goes_on_where_it_stopped(registry: Registry, clock: Clock) -> None:
+    leases, store = search(registry, clock), MemoryStore()
+    lease = taken(leases)
+    journal = TrialJournal(registry, store, clock, lease)
+    journal.record(Epoch(1, 0.5, 0.25, 1.0))
+    journal.keep(b"epoch 1", b"epoch 1")
+    leases.cancel()
+    with pytest.raises(LeaseLost):
+        journal.record(Epoch(2, 0.5, 0.5, 1.0))
+    assert leases.take("worker") == "done"
+    assert work(leases, "worker", trainer(registry)) == 0
+    leases.reopen()
+    again = taken(leases)
+    assert (again.trial_id, trial(registry, again).attempts) == (lease.trial_id, 1)
+    assert TrialJournal(registry, store, clock, again).kept() == (b"epoch 1", b"epoch 1")
+    trainer(registry)(again)
+    leases.finish(again)
+    work(leases, "worker", trainer(registry))
+    assert leases.counts() == {"completed": 15}
+    leases.cancel()  # an ended search has nothing to cancel
+    with registry.reading() as session:
+        assert session.get_one(Search, ("run-1", "tuned")).state == "done"
+
+
+def test_trials_that_no_time_is_left_for_are_not_started(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock, "run-1", 9, 3)  # first rungs of 1, 3 and 9 epochs
+    assert leases.take("hurried", most_epochs=0) == "out_of_time"
+    seen = []
+
+    def train(lease: Lease) -> None:
+        seen.append(lease.to_epoch - lease.from_epoch)
+        trainer(registry)(lease)
+
+    work(leases, "hurried", train, most_epochs=lambda: 2)
+    assert set(seen) == {1, 2}
+    before = len(seen)
+    work(leases, "with time", train)
+    assert max(seen[before:]) == 9
+    assert leases.take("late") == "done"
+
+
+def test_worker_without_time_does_not_wait_for_others(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    while isinstance(leases.take("other"), Lease):
+        pass
+    assert leases.take("worker", most_epochs=5) == "idle"
+    assert work(leases, "worker", trainer(registry), most_epochs=lambda: 0) == 0
+
+
+def test_hopeless_failure_is_not_tried_again(registry: Registry, clock: Clock) -> None:
+    leases, calls = search(registry, clock), Counter[str]()
+
+    def train(lease: Lease) -> None:
+        calls[lease.trial_id] += 1
+        if lease.trial_id == "0001":
+            raise Hopeless("Expected a finite loss. Received: nan.")
+        trainer(registry)(lease)
+
+    work(leases, "worker", train)
+    assert (calls["0001"], leases.counts()["failed"]) == (1, 1)
+    assert len(trials(registry)) == 15

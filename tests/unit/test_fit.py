@@ -6,17 +6,21 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from femur_tasks.dataset.shards import Shard
 from femur_tasks.errors import FemurError
 from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
+from femur_tasks.training.augmentation import augment
 from femur_tasks.training.fit import Diverged, Plan, fit, hard_dice, probabilities
 from femur_tasks.training.hyperparameters import REFERENCE_UNET, Hyperparameters
 from femur_tasks.training.pipeline import Batches
@@ -406,3 +410,65 @@ def test_hyperparameters_pass_over_names_that_are_none_of_theirs() -> None:
     found = Hyperparameters().with_values({"dropout": 0.5, "tuner/epochs": 3, "learning_rate": 1e-4})
     assert (found.dropout, found.learning_rate) == (0.5, 1e-4)
     assert Hyperparameters(**found.as_dict()) == found
+
+
+# Averaged weights and augmentation
+
+
+def raw_weights(average: float) -> tuple[Any, float, list[Any]]:
+    """The weights at the end of two epochs as training left them, the best Dice, and the model's weights."""
+    train, val = batches()
+    told = replace(REFERENCE_UNET, batch_size=4, average=average)
+    trained, journal = networks.compiled("unet", SIZE, told, seed=5), MemoryJournal()
+    memory = fit(trained, train, val, plan(2), journal)
+    state, _ = checkpoint.unpack(journal.states[-1])
+    count = len(trained.variables)
+    return [state[name] for name in sorted(state)[:count]], memory.best_dice, trained.get_weights()
+
+
+def test_averaging_changes_what_is_kept_and_not_how_it_trains() -> None:
+    plain, _, last = raw_weights(0.0)
+    averaged, best, kept = raw_weights(0.9)
+    for mine, its in zip(averaged, plain, strict=True):
+        np.testing.assert_array_equal(mine, its)
+    assert any((mine != its).any() for mine, its in zip(kept, last, strict=True))
+    again = networks.compiled("unet", SIZE, REFERENCE_UNET, seed=5)
+    again.set_weights(kept)
+    assert float(np.mean(list(hard_dice(again, batches()[1])))) == best
+
+
+def test_few_cases_come_several_times_an_epoch_where_they_are_augmented() -> None:
+    train, _ = batches()
+    assert [train.steps(), train.steps(0.5)] == [3, 25]
+    assert sum(len(images) for images, _ in train.epoch(0, 0)) == 10
+    drawn = np.concatenate([np.asarray(images) for images, _ in train.epoch(0, 0, 0.5)])
+    assert len(drawn) == 100
+    assert len({image.tobytes() for image in drawn}) == 100
+
+
+def test_augmented_epoch_is_drawn_from_seed_and_epoch_alone() -> None:
+    def pictures(seed: int, epoch: int) -> bytes:
+        keras.utils.set_random_seed(9)
+        return b"".join(np.asarray(images).tobytes() for images, _ in batches()[0].epoch(seed, epoch, 0.5))
+
+    assert pictures(1, 2) == pictures(1, 2)
+    assert len({pictures(1, 2), pictures(1, 3), pictures(2, 2)}) == 3
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.25, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_mask_follows_its_picture(seed: int, strength: float) -> None:
+    """A picture that is its mask stays so wherever it is moved; only exposure tells them apart."""
+    mask = shard(1, seed=3).masks_bhw[0]
+    image, moved = augment(mask * 255, mask, strength, np.random.default_rng(seed))
+    assert (moved.shape, moved.dtype, image.dtype) == (mask.shape, np.uint8, np.uint8)
+    assert set(np.unique(moved)) <= {0, 1}
+    if 0 < moved.sum() < moved.size:
+        assert image[moved == 1].mean() > image[moved == 0].mean()
+
+
+def test_no_augmentation_gives_back_what_came() -> None:
+    image, mask = shard(1).images_bhw[0], shard(1).masks_bhw[0]
+    found = augment(image, mask, 0.0, np.random.default_rng(0))
+    assert found[0] is image
+    assert found[1] is mask
