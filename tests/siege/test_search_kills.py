@@ -1,4 +1,4 @@
-"""A search whose workers are killed again and again ends as one that never was: same trials, same epochs, same scores."""
+"""A search whose workers are killed again and again ends as one that never was: same trials, epochs and scores."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_search_of_killed_workers_is_the_search_of_one_that_lived(place: Place) 
     alone = place.worker("alone", "alone")
     place.open("killed")
     names, kills, end = count(), 0, time.monotonic() + END_S
-    drawn = random.Random(5)  # noqa: S311 - when to kill is no secret
+    drawn = random.Random(5)
     running = {owner: place.worker("killed", owner) for owner in (f"worker-{next(names)}" for _ in range(WORKERS))}
     try:
         while not place.is_done("killed"):
