@@ -63,7 +63,7 @@ def retrain() -> None:
     @task(**GPU, doc_md="Lease the next trial, train it, report, until the search is done.")
     def search_worker(number: int, opened: dict[str, Any]) -> dict[str, Any]:
         from femur_tasks.steps.context import open_context
-        from femur_tasks.steps.train import work_on_search
+        from femur_tasks.steps.search import work_on_search
 
         _only(opened, "tuned")
         return work_on_search(open_context(), opened["run_id"], f"worker-{number}")
@@ -71,7 +71,7 @@ def retrain() -> None:
     @task(**GPU, doc_md="Fit the search's best configuration again at the full budget.")
     def train_winner(opened: dict[str, Any]) -> dict[str, Any]:
         from femur_tasks.steps.context import open_context
-        from femur_tasks.steps.train import train_winner
+        from femur_tasks.steps.search import train_winner
 
         return train_winner(open_context(), opened["run_id"])
 

@@ -121,6 +121,10 @@ class RetrainParameters(_Parameters):
     )
     size: int | None = Field(None, ge=32, le=1024, multiple_of=8, description="Training size, px. Empty: the budget's.")
     seed: int = Field(0, ge=0, le=2**31 - 2, description="Seed of everything drawn.")
+    hours: float | None = Field(None, gt=0, le=168, description="Hours that the run may take. Empty: what it needs.")
+    until: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+        None, description="Time of day by which it has ended, such as 06:00, in FEMUR_TIMEZONE. Empty: any."
+    )
     force: bool = Field(False, description="Retrain although this dataset version was retrained already.")
     require_approval: bool = Field(False, description="Ask a person before a promotion.")
 

@@ -62,6 +62,9 @@ class Settings(_Home):
     )
     ingest_cron: str = Field("0 1 * * *", description="When the nightly ingest looks under incoming/.")
     retrain_cron: str = Field("0 2 * * *", description="When the nightly retrain starts.")
+    retrain_until: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = Field(
+        "", description="Time of day by which a nightly retrain has ended, such as 06:00. Empty: when it has ended."
+    )
     search_workers: int = Field(2, ge=1, le=64, description="Search workers that a retrain maps.")
     gpu_slots: int = Field(2, ge=1, description="Slots of the pool `gpu`: training tasks that run side by side.")
     lease_s: int = Field(60, ge=5, description="Seconds after which a silent worker loses its trial.")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from femur_tasks import parameters
 from femur_tasks.steps.context import open_context
-from femur_tasks.steps.train import work_on_search
+from femur_tasks.steps.search import work_on_search
 
 BUDGET = replace(parameters.BUDGETS["smoke"], size=32, max_epochs=9)
 parameters.BUDGETS["smoke"] = BUDGET  # type: ignore[index]  # a test's own budget, nobody else's

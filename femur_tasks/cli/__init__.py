@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, registry, stack, training
+from femur_tasks.cli import data, dataset, demo, registry, runs, stack, training
 from femur_tasks.cli.failures import failures
 
 _PANELS = {
@@ -21,6 +21,7 @@ for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Data")
+app.add_typer(runs.app, name="runs", rich_help_panel="Training")
 app.add_typer(registry.app, name="registry", rich_help_panel="Registry")
 
 

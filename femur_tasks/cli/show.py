@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -174,15 +174,61 @@ def watching(registry: Registry, run_id: str) -> Iterator[None]:
         thread.join()
 
 
-def progress_table(registry: Registry, run_id: str) -> Table:
-    """A run's progress as a table: family, epochs, best validation Dice, trials."""
-    from femur_tasks.registry import queries
+def progress_table(registry: Registry, run_id: str) -> Group:
+    """A run as it stands: its fits, each search by bracket and rung, and who trains what."""
+    from femur_tasks.steps.progress import run_progress
 
-    table = Table(title=f"run {run_id}", title_justify="left")
-    for column in ("", "epochs", "best val Dice", "trials ended"):
-        table.add_column(column, justify="right" if column else "left")
     with registry.reading() as session:
-        for row in queries.progress(session, run_id):
-            trials = f"{row['trials'][0]} of {row['trials'][1]} started" if row["trials"] else ""
-            table.add_row(row["what"], str(row["epochs"]), text(row["best"]), trials)
+        run = run_progress(session, run_id)
+    head = f"run {run_id}: {run.state}, {run.epochs} epochs, {duration(run.device_s)} of training"
+    parts: list[RenderableType] = [
+        Text(head + (f", until {when(run.deadline.isoformat())} UTC" if run.deadline else ""))
+    ]
+    if run.fits:
+        table = _lean("family", "epochs", "best val Dice")
+        for fit in run.fits:
+            table.add_row(fit.family, f"{fit.epochs} of {fit.planned_epochs or '?'}", text(fit.best_val_dice))
+        parts.append(table)
+    for search in run.searches:
+        left = f", about {duration(search.left_s)} left" if search.left_s is not None else ""
+        parts.append(
+            Text(
+                f"search {search.search}: {search.strategy}, {search.state}, {search.epochs} of "
+                f"{search.planned_epochs} epochs, best {text(search.best_val_dice) or 'none yet'}{left}"
+            )
+        )
+        table = _lean("bracket", "rung", "to epoch", "ended", "running", "waiting", "best val Dice")
+        for rung in search.rungs:
+            ended = f"{rung.ended} of {rung.planned}"
+            cells = (
+                rung.bracket,
+                rung.rung,
+                rung.to_epoch,
+                ended,
+                rung.running,
+                rung.waiting,
+                text(rung.best_val_dice),
+            )
+            table.add_row(*map(str, cells))
+        parts.append(table)
+        if search.workers:
+            table = _lean("worker", "trial", "epoch")
+            for worker in search.workers:
+                table.add_row(worker.owner, worker.trial_id, f"{worker.epoch} of {worker.to_epoch}")
+            parts.append(table)
+    return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 5 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _lean(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
     return table

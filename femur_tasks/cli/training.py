@@ -33,6 +33,8 @@ def retrain(
     budget: Annotated[str | None, typer.Option(metavar="|".join(BUDGETS), help=_FIELDS["budget"].description)] = None,
     size: Annotated[int | None, typer.Option(help=_FIELDS["size"].description)] = None,
     seed: Annotated[int, typer.Option(help=_FIELDS["seed"].description)] = _FIELDS["seed"].default,
+    hours: Annotated[float | None, typer.Option(help=_FIELDS["hours"].description)] = None,
+    until: Annotated[str | None, typer.Option(metavar="HH:MM", help=_FIELDS["until"].description)] = None,
     force: Annotated[bool, typer.Option("--force", help=_FIELDS["force"].description)] = False,
     require_approval: Annotated[
         bool, typer.Option("--require-approval", help=_FIELDS["require_approval"].description)
@@ -48,6 +50,7 @@ def retrain(
     Examples:
 
       femur retrain --budget smoke
+      femur retrain --until 06:00
       femur retrain --dataset femur@3f2a --families baseline,unet --seed 1
       femur retrain --run-id cli__2026-01-31T02-00-00
     """
@@ -59,12 +62,14 @@ def retrain(
             "budget": budget,
             "size": size,
             "seed": seed,
+            "hours": hours,
+            "until": until,
             "force": force,
             "require_approval": require_approval,
         }
     )
     # after the check: these take seconds to load
-    from femur_tasks.steps import champion, close, run, train
+    from femur_tasks.steps import champion, close, run, search, train
     from femur_tasks.steps.context import open_context
 
     context = open_context()
@@ -76,8 +81,8 @@ def retrain(
             with watching(context.registry, run_id):
                 for family in opened["families"]:
                     if family == "tuned":
-                        train.work_on_search(context, run_id, "cli")
-                        train.train_winner(context, run_id)
+                        search.work_on_search(context, run_id, "cli")
+                        search.train_winner(context, run_id)
                     else:
                         train.train_family(context, run_id, family)
                 decided = champion.decide(context, run_id, _actor())

@@ -13,11 +13,8 @@ from femur_tasks.errors import NotFound
 from femur_tasks.registry.tables import (
     Evaluation,
     EvaluationCase,
-    Fit,
-    FitEpoch,
     ModelVersion,
-    Trial,
-    TrialEpoch,
+    Run,
     VerdictReason,
     VerdictRow,
 )
@@ -118,22 +115,23 @@ def _worst_cases(session: Session, model_version_id: int) -> list[Row]:
     return [{"case_id": row.case_id, "dice": row.dice, "hd95_px": row.hd95_px, "flag": row.flag} for row in rows]
 
 
-def progress(session: Session, run_id: str) -> list[Row]:
-    """How far a run's fits and search are: what, epochs done, best validation Dice, trials by state."""
-    rows: list[Row] = []
-    for fit in session.scalars(select(Fit).where(Fit.run_id == run_id).order_by(Fit.family)):
-        dice = session.scalars(
-            select(FitEpoch.val_dice).where(FitEpoch.run_id == run_id, FitEpoch.family == fit.family)
-        ).all()
-        rows.append({"what": fit.family, "epochs": len(dice), "best": max(dice, default=None), "trials": None})
-    trials = session.scalars(select(Trial).where(Trial.run_id == run_id)).all()
-    if trials:
-        dice = session.scalars(select(TrialEpoch.val_dice).where(TrialEpoch.run_id == run_id)).all()
-        ended = sum(trial.state != "running" for trial in trials)
-        rows.append(
-            {"what": "search", "epochs": len(dice), "best": max(dice, default=None), "trials": (ended, len(trials))}
-        )
-    return rows
+def runs(session: Session, limit: int) -> list[Row]:
+    """The newest runs, the last started first."""
+    rows = session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))
+    return [
+        {
+            "run_id": row.run_id,
+            "state": row.state,
+            "trigger": row.trigger,
+            "model": row.model,
+            "dataset": row.parameters.get("dataset"),
+            "budget": row.parameters.get("budget"),
+            "started_at": row.started_at.isoformat(),
+            "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+            "detail": row.detail,
+        }
+        for row in rows
+    ]
 
 
 def _view(session: Session, view: str, model: str | None, order: str) -> list[Row]:

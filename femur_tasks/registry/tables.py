@@ -199,6 +199,7 @@ class Run(Base):
     parameters: Mapped[dict[str, Any]]
     versions: Mapped[dict[str, Any]]
     seed: Mapped[int]
+    deadline: Mapped[datetime | None]
     state: Mapped[str]
     detail: Mapped[str]
     report_key: Mapped[str | None]
@@ -207,11 +208,15 @@ class Run(Base):
 
 
 class Fit(Base):
-    """The fit of one family in one run, with the checkpoint from which it resumes."""
+    """The fit of one family in one run, with the checkpoint from which it resumes.
+
+    `planned_epochs` is what its schedule spans: fewer than the budget's where a deadline left no time for more.
+    """
 
     __tablename__ = "fit"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), primary_key=True)
     family: Mapped[str] = mapped_column(primary_key=True)
+    planned_epochs: Mapped[int] = mapped_column(server_default="0")
     checkpoint_key: Mapped[str | None]
     best_key: Mapped[str | None]
 

@@ -278,8 +278,8 @@ class Leases:
         with self._registry.reading() as session:
             return dict(self._search(session, locked=False).fixed)
 
-    def winner(self) -> Trial:
-        """The completed trial with the best score, the earliest of equals."""
+    def winner(self) -> Trial | None:
+        """The completed trial with the best score, the earliest of equals; None before the first."""
         with self._registry.reading() as session:
             best = session.scalars(
                 select(Trial)
@@ -287,9 +287,8 @@ class Leases:
                 .order_by(Trial.score.desc(), Trial.trial_id)
                 .limit(1)
             ).first()
-            if best is None:
-                raise FemurError(f"Expected a completed trial in run {self._run_id}. Received: none.")
-            session.expunge(best)
+            if best is not None:
+                session.expunge(best)
             return best
 
     def counts(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import BUDGETS, Budget, RetrainParameters
 from femur_tasks.registry.tables import Dataset, DatasetVersion, Run
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.deadline import deadline_of
 
 DEFAULT_MODEL = "femur"
 CONCLUDED = ("promoted", "refused", "declined", "stale_champion")
@@ -55,6 +56,7 @@ def _new_run(context: Context, session: Session, run_id: str, trigger: str, para
         parameters=parameters.model_dump(),
         versions=_versions(),
         seed=parameters.seed,
+        deadline=None,
         state="running",
         detail=why,
         started_at=context.now(),
@@ -63,6 +65,9 @@ def _new_run(context: Context, session: Session, run_id: str, trigger: str, para
         run.state, run.finished_at = "nothing_new", context.now()
         return run
     resolved = _resolved(session, version, parameters)
+    timezone = context.settings.timezone
+    nightly = context.settings.retrain_until if trigger == "schedule" and not resolved.hours else ""
+    run.deadline = deadline_of(run.started_at, resolved.hours, resolved.until or nightly or None, timezone)
     run.dataset_digest, run.parameters, run.model = version.digest, resolved.model_dump(), str(resolved.model)
     if not parameters.force and _retrained(session, version, resolved):
         run.state, run.finished_at = "nothing_new", context.now()

@@ -24,6 +24,10 @@ class Diverged(Hopeless):
     """The loss is no number any more."""
 
 
+class OutOfMemory(Hopeless):
+    """A step did not fit into the device's memory."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One epoch's result; `epoch` counts from 1."""
@@ -57,6 +61,8 @@ class Plan:
         patience: epochs without a better validation Dice before it stops early; None: never.
         seed: of the data order and of augmentation.
         augmentation: its strength.
+        seconds: how long it may take: an epoch that would end later is not started, but for the first one of all;
+            None: any time.
         first_epoch: epochs that count as done at the start, for a trial that goes on from another one's weights.
     """
 
@@ -66,6 +72,7 @@ class Plan:
     seed: int
     first_epoch: int = 0
     augmentation: float = 0.0
+    seconds: float | None = None
 
 
 def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: Journal) -> Memory:
@@ -79,6 +86,7 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        OutOfMemory: a step needs more memory than there is.
         FemurError: the plan has no epoch.
     """
     saved, best = journal.kept()
@@ -87,16 +95,19 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
         state, memory = checkpoint.unpack(saved)
         checkpoint.put_back(model, state)
         memory = replace(memory, owner=plan.owner, epochs=max(memory.epochs, plan.first_epoch))
-    kept_at, cost_s = time.monotonic(), 0.0
-    while memory.epochs < plan.epochs and not _stalled(memory, plan):
+    began = kept_at = time.monotonic()
+    cost_s = 0.0
+    ended = _ends(memory, plan, 0.0, 0.0)
+    while not ended:
         epoch = _one_epoch(model, train, val, plan, memory)
         memory.epochs = epoch.epoch
         is_best = epoch.val_dice > memory.best_dice
         if is_best:
             memory.best_epoch, memory.best_dice = epoch.epoch, epoch.val_dice
         journal.record(epoch)
-        is_last = memory.epochs >= plan.epochs or _stalled(memory, plan)
-        is_due = is_last or time.monotonic() - kept_at >= cost_s
+        now = time.monotonic()
+        ended = _ends(memory, plan, now - began, epoch.seconds)
+        is_due = ended or now - kept_at >= cost_s
         if is_best or is_due:
             packed = checkpoint.pack(model, memory)
             best, unsaved_best = (packed, True) if is_best else (best, unsaved_best)
@@ -117,7 +128,14 @@ def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, mem
     started = time.monotonic()
     shuffled = train.epoch(plan.seed, memory.epochs, plan.augmentation)
     raw = _RawWeights()
-    history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw])
+    try:
+        history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw])
+    except Exception as err:
+        # each backend has a class of its own for it, in a module that the others don't load
+        told = f"{type(err).__name__} {err}".lower().replace("_", "").replace(" ", "")
+        if isinstance(err, MemoryError) or "resourceexhausted" in told:
+            raise OutOfMemory(f"Expected a step of {plan.owner} to fit into memory. Received: {err!r:.200}") from err
+        raise
     loss = float(history.history["loss"][-1])
     number = memory.epochs + 1
     if not math.isfinite(loss):
@@ -147,8 +165,10 @@ class _RawWeights(keras.callbacks.Callback):  # type: ignore[misc]
             weight.assign(value)
 
 
-def _stalled(memory: Memory, plan: Plan) -> bool:
-    return plan.patience is not None and memory.epochs - memory.best_epoch >= plan.patience
+def _ends(memory: Memory, plan: Plan, taken_s: float, epoch_s: float) -> bool:
+    stalled = plan.patience is not None and memory.epochs - memory.best_epoch >= plan.patience
+    late = plan.seconds is not None and memory.best_epoch > 0 and taken_s + epoch_s > plan.seconds
+    return memory.epochs >= plan.epochs or stalled or late
 
 
 def probabilities(model: keras.Model, images_bhw: Array) -> Array:

@@ -84,7 +84,7 @@ class FitJournal(_Journal):
     def _row(self, session: Session) -> Fit:
         row = session.get(Fit, (self._run_id, self._family), with_for_update=True)
         if row is None:
-            row = Fit(run_id=self._run_id, family=self._family, checkpoint_key=None, best_key=None)
+            row = Fit(run_id=self._run_id, family=self._family, planned_epochs=0, checkpoint_key=None, best_key=None)
             session.add(row)
             session.flush()
         return row

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
@@ -21,7 +22,7 @@ from femur_tasks.errors import FemurError
 from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
 from femur_tasks.training.augmentation import augment
-from femur_tasks.training.fit import Diverged, Plan, fit, hard_dice, probabilities
+from femur_tasks.training.fit import Diverged, OutOfMemory, Plan, fit, hard_dice, probabilities
 from femur_tasks.training.hyperparameters import REFERENCE_UNET, Hyperparameters
 from femur_tasks.training.pipeline import Batches
 from tests.tiny_fit import SIZE, MemoryJournal, batches, model, shard
@@ -106,8 +107,8 @@ def test_shards_of_another_size_are_resized_by_area() -> None:
 # Fits
 
 
-def plan(epochs: int, patience: int | None = None, first_epoch: int = 0) -> Plan:
-    return Plan("test", epochs, patience, seed=3, first_epoch=first_epoch)
+def plan(epochs: int, patience: int | None = None, first_epoch: int = 0, seconds: float | None = None) -> Plan:
+    return Plan("test", epochs, patience, seed=3, first_epoch=first_epoch, seconds=seconds)
 
 
 def test_fit_records_every_epoch_and_ends_with_the_best_ones_weights() -> None:
@@ -261,6 +262,49 @@ def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, monkeypa
     assert again == memory
     assert [epoch.val_dice for epoch in killed.epochs] == dices
     assert float(resumed.counter) == 2
+
+
+def test_epoch_that_would_end_too_late_is_not_started(nothing: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Seconds()
+    monkeypatch.setattr("femur_tasks.training.fit.time", clock)
+
+    class FourSecondEpochs(Scripted):
+        def fit(self, data: Any, **told: Any) -> Any:
+            clock.now += 4
+            return super().fit(data, **told)
+
+    journal = MemoryJournal()
+    memory = fit(FourSecondEpochs([0.5, 0.7, 0.6, 0.9]), nothing, nothing, plan(4, seconds=15), journal)
+    assert (memory.epochs, memory.best_dice) == (3, 0.7)
+    assert kept_epochs(journal)[-1] == 3
+    late = plan(4, seconds=-1)
+    assert fit(FourSecondEpochs([]), nothing, nothing, late, journal).epochs == 3  # what there is will do
+    memory = fit(FourSecondEpochs([0.5, 0.6]), nothing, nothing, late, MemoryJournal())
+    assert memory.epochs == 1  # there must be one
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError(), id="the host's"),
+        pytest.param(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), id="TensorFlow's"),
+        pytest.param(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), id="JAX's"),
+    ],
+)
+def test_step_that_does_not_fit_is_told_from_a_bug(nothing: Batches, error: Exception) -> None:
+    class Large(Scripted):
+        def fit(self, data: Any, **_: Any) -> Any:
+            raise error
+
+    with pytest.raises(OutOfMemory, match="test to fit into memory"):
+        fit(Large([0.5]), nothing, nothing, plan(2), MemoryJournal())
+
+    class Broken(Scripted):
+        def fit(self, data: Any, **_: Any) -> Any:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        fit(Broken([0.5]), nothing, nothing, plan(2), MemoryJournal())
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

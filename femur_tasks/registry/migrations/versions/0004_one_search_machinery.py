@@ -1,4 +1,4 @@
-"""One search machinery: several searches a run, any strategy, trials that wait for a worker"""
+"""One search machinery: several searches a run, any strategy, trials that wait for a worker, deadlines"""
 
 from collections.abc import Callable, Iterable, Set
 from typing import Any
@@ -120,6 +120,8 @@ def upgrade() -> None:
         return {**row, "search": "tuned", **ended}
 
     _rebuilt(False, changed)
+    op.add_column("run", sa.Column("deadline", _TIME, nullable=True))
+    op.add_column("fit", sa.Column("planned_epochs", sa.Integer(), nullable=False, server_default="0"))
     op.create_index("ix_trial_to_lease", "trial", ["run_id", "search", "state", "trial_id"])
     op.create_index("ix_trial_to_tell", "trial", ["run_id", "search", "told", "state"])
 
@@ -133,3 +135,5 @@ def downgrade() -> None:
     for name in ("ix_trial_to_tell", "ix_trial_to_lease"):
         op.drop_index(name, "trial")
     _rebuilt(True, changed)
+    op.drop_column("fit", "planned_epochs")
+    op.drop_column("run", "deadline")

@@ -1,0 +1,229 @@
+"""Training: pictures a second and time to a Dice, the reference's plain Keras script beside the family `tuned`.
+
+    python benchmarks/train.py [--size 128] [--seeds 3] [--epochs 40] [--our-epochs 20] [--speed-at 256]
+
+Both train on the same synthetic cases, each run in a process of its own, one after the other. After every epoch both
+are scored on the same cases by the product's hard Dice a case; that time is left out. The script has its own loss,
+pipeline, optimizer and batches of 16; ours is `tuned` as it starts, without a search. Medians of the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from femur_tasks.evaluation.intervals import paired_interval
+from femur_tasks.phantom import make_case
+
+Array = np.ndarray[Any, np.dtype[Any]]
+TRAIN, VAL, SEED = 168, 48, 11
+GOOD, NEAR, NOT_LOWER = 0.90, 0.005, 0.002
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training: seconds since the start and mean Dice after each epoch, and what it used.
+
+    Attributes:
+        cases: Dice of every case after the best epoch.
+        images_s: pictures a second, the first epoch left out.
+        step_cpu_s: CPU seconds a step.
+        waits_pct: share of an epoch in which the step waited for pictures; None for the script.
+    """
+
+    seconds: list[float]
+    dice: list[float]
+    cases: list[float]
+    images_s: float
+    first_epoch_s: float
+    step_cpu_s: float
+    peak_mb: float
+    waits_pct: float | None
+
+    def until(self, dice: float) -> float | None:
+        return next((s for s, found in zip(self.seconds, self.dice, strict=True) if found >= dice), None)
+
+
+def data(size: int) -> tuple[Array, Array]:
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        made = list(pool.map(_case, range(TRAIN + VAL), [size] * (TRAIN + VAL), chunksize=8))
+    return np.stack([image for image, _ in made]), np.stack([mask for _, mask in made])
+
+
+def _case(index: int, size: int) -> tuple[Array, Array]:
+    case = make_case(index, SEED, size)
+    return case.image_hw, (case.labels_hw == 1).astype(np.uint8)
+
+
+def dice_of(probability_bhw: Array, masks_bhw: Array) -> list[float]:
+    found = probability_bhw > 0.5
+    both = (found & (masks_bhw > 0)).sum((1, 2))
+    return [float(2 * b / (p + t)) for b, p, t in zip(both, found.sum((1, 2)), masks_bhw.sum((1, 2)), strict=True)]
+
+
+def script(images: Array, masks: Array, seed: int, epochs: int) -> Course:
+    import _reference
+
+    seconds, dice, cases = [], [], []
+    cpu = [time.process_time()]
+    used = [0.0]
+
+    def scored(model: Any, _epoch: int, taken_s: float) -> bool:
+        used[0] += time.process_time() - cpu[0]
+        found = dice_of(_reference.probabilities(model, images[TRAIN:]), masks[TRAIN:])
+        seconds.append(taken_s)
+        dice.append(float(np.mean(found)))
+        cases.append(found)
+        cpu[0] = time.process_time()
+        return False
+
+    _reference.train(images[:TRAIN], masks[:TRAIN], seed, scored, epochs)
+    return _course(seconds, dice, cases, used[0] / (epochs * -(-TRAIN // _reference.BATCH)), None)
+
+
+def ours(images: Array, masks: Array, seed: int, epochs: int) -> Course:
+    from femur_tasks.dataset.shards import Shard
+    from femur_tasks.training import networks, precision
+    from femur_tasks.training.fit import Epoch, Plan, fit, probabilities
+    from femur_tasks.training.hyperparameters import TUNED
+    from femur_tasks.training.pipeline import Batches
+
+    told = replace(TUNED, precision=precision.chosen())
+    seconds, dice, cases = [], [], []
+    clock = {"val_s": 0.0, "val_cpu": 0.0}
+
+    class Scored(Batches):
+        """Validation batches whose time is left out, and whose masks score every case."""
+
+        def in_order(self) -> Iterator[Any]:
+            started, cpu = time.perf_counter(), time.process_time()
+            yield from super().in_order()
+            clock["val_s"] += time.perf_counter() - started
+            clock["val_cpu"] += time.process_time() - cpu
+
+    class Journal:
+        def kept(self) -> tuple[None, None]:
+            return None, None
+
+        def record(self, epoch: Epoch) -> None:
+            seconds.append(time.perf_counter() - begun - clock["val_s"])
+            dice.append(epoch.val_dice)
+
+        def keep(self, latest: bytes, best: bytes | None) -> None: ...
+
+    def batches(kind: type[Batches], part: slice) -> Batches:
+        names = tuple(str(n) for n in range(len(images[part])))
+        shard = Shard(names, images[part], masks[part], ())
+        return kind(["cases"], lambda _: shard, len(names), images.shape[1], told.batch_size)
+
+    train, val = batches(Batches, slice(TRAIN)), batches(Scored, slice(TRAIN, None))
+    model = networks.compiled("unet", images.shape[1], told, seed, epochs * train.steps())
+    begun, cpu = time.perf_counter(), time.process_time()
+    fit(model, train, val, Plan("ours", epochs, None, seed), Journal())
+    used = time.process_time() - cpu - clock["val_cpu"]
+    final = networks.in_float32(model, "unet", images.shape[1], told)
+    cases.append(dice_of(probabilities(final, images[TRAIN:]), masks[TRAIN:]))
+    return _course(seconds, dice, cases, used / (epochs * train.steps()), waiting(model, train))
+
+
+def waiting(model: Any, train: Any) -> float:
+    """Share of an epoch, in per cent, in which a step waits for its pictures: the loop that `fit` runs, timed."""
+    waited, steps, iterator = 0.0, 0, None
+    started = time.perf_counter()
+    iterator = iter(train.epoch(0, 0))
+    while True:
+        asked = time.perf_counter()
+        batch = next(iterator, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            return 100 * waited / (time.perf_counter() - started)
+        model.train_on_batch(*batch)
+        steps += 1
+
+
+def _course(
+    seconds: list[float], dice: list[float], cases: list[list[float]], step_cpu_s: float, waits_pct: float | None
+) -> Course:
+    best = cases[int(np.argmax(dice))] if len(cases) > 1 else cases[0]
+    steady = (len(seconds) - 1) * TRAIN / (seconds[-1] - seconds[0]) if len(seconds) > 1 else 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Course(seconds, dice, best, steady, seconds[0], step_cpu_s, peak, waits_pct)
+
+
+def run(way: str, images: Array, masks: Array, seed: int, epochs: int) -> Course:
+    """In a process of its own: memory and TensorFlow's threads are its alone."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found = pool.submit({"script": script, "ours": ours}[way], images, masks, seed, epochs).result()
+    print(f"{way} seed {seed} at {images.shape[1]}: {found.seconds[-1]:.0f} s, best {max(found.dice):.4f}", flush=True)
+    return found
+
+
+def median(values: list[float | None]) -> float:
+    return statistics.median(float("inf") if value is None else value for value in values)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--size", type=int, default=128)
+    asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--epochs", type=int, default=40, help="the script's")
+    asked.add_argument("--our-epochs", type=int, default=20)
+    asked.add_argument("--speed-at", type=int, default=256, help="another size, for pictures a second alone")
+    options = asked.parse_args()
+    plans = {"script": options.epochs, "ours": options.our_epochs}
+    images, masks = data(options.size)
+    courses: dict[str, list[Course]] = {"script": [], "ours": []}
+    for seed in range(options.seeds):
+        for way, epochs in plans.items():
+            courses[way].append(run(way, images, masks, seed, epochs))
+    larger = {way: run(way, *data(options.speed_at), 0, 2) for way in plans} if options.speed_at else {}
+
+    columns = ("", "images/s", "first epoch s", "CPU s a step", "peak MB", "s to 0.90", "s to near best", "best Dice")
+    table = Table(*columns, "waits for data")
+    near: dict[str, list[float | None]] = {}
+    for way, found in courses.items():
+        pairs = list(zip(found, courses["script"], strict=True))
+        near[way] = [mine.until(max(its.dice) - NEAR) for mine, its in pairs]
+        row = [f"{median([getattr(c, name) for c in found]):.{digits}f}" for name, digits in _SHOWN]
+        waits = "" if found[0].waits_pct is None else f"{median([c.waits_pct for c in found]):.1f} %"
+        reached = [f"{median([c.until(GOOD) for c in found]):.0f}", f"{median(near[way]):.0f}"]
+        best = f"{statistics.median(max(c.dice) for c in found):.4f}"
+        table.add_row(f"{way}, {options.size}", *row, *reached, best, waits)
+    for way, one in larger.items():
+        table.add_row(f"{way}, {options.speed_at}", *(f"{getattr(one, name):.{digits}f}" for name, digits in _SHOWN))
+    Console(width=140).print(table)
+    differences = np.mean([mine.cases for mine in courses["ours"]], 0) - np.mean(
+        [c.cases for c in courses["script"]], 0
+    )
+    interval = paired_interval([float(value) for value in differences])
+    span = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+    print(f"Dice, ours minus the script's, over {VAL} cases: {span}")
+    print(f"not lower by more than {NOT_LOWER}: {'yes' if interval.low > -NOT_LOWER else 'not shown'}")
+    for size, of in ((options.size, {way: median([c.images_s for c in found]) for way, found in courses.items()}),
+                     (options.speed_at, {way: one.images_s for way, one in larger.items()})):  # fmt: skip
+        if of:
+            print(f"images a second at {size}: {of['ours'] / of['script']:.2f} times")
+    print(f"time to 0.90: {_times(courses, [[c.until(GOOD) for c in courses[w]] for w in ('script', 'ours')])}")
+    print(f"time-to-dice ratio: {median(near['script']) / median(near['ours']):.1f}")
+
+
+_SHOWN = (("images_s", 1), ("first_epoch_s", 1), ("step_cpu_s", 2), ("peak_mb", 0))
+
+
+def _times(courses: dict[str, list[Course]], reached: list[list[float | None]]) -> str:
+    return f"{median(reached[0]) / median(reached[1]):.1f} times sooner, {len(courses['ours'])} seeds"
+
+
+if __name__ == "__main__":
+    main()

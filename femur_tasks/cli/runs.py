@@ -1,0 +1,135 @@
+"""`femur runs`: what has run, what runs now, and how to stop and continue a search."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from femur_tasks.cli.show import AsJson, err, out, print_json, print_table, progress_table, when
+
+if TYPE_CHECKING:
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.search.leases import Leases
+
+app = typer.Typer(no_args_is_help=True)
+RunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id. Empty: the last one that was started.")]
+
+
+@app.callback()
+def runs() -> None:
+    """Look at retrains, and stop or continue their searches.
+
+    Examples:
+
+      femur runs list
+      femur runs watch
+      femur runs cancel cli__2026-01-31T02-00-00
+    """
+
+
+@app.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, as_json: AsJson = False
+) -> None:
+    """List runs with their outcome, the newest first."""
+    from femur_tasks.registry import queries
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.settings import settings
+
+    with Registry(settings().database_url).reading() as session:
+        rows = queries.runs(session, limit)
+    if as_json:
+        print_json(rows)
+        return
+    cells = [
+        (row["run_id"], row["state"], row["model"], row["budget"] or "", when(row["started_at"]), row["detail"])
+        for row in rows
+    ]
+    columns = ("run", "state", "model", "budget", "started", "detail")
+    print_table("Runs", columns, cells, "No run yet. `femur retrain` starts one.")
+
+
+@app.command()
+def watch(
+    run_id: RunId = None,
+    once: Annotated[bool, typer.Option("--once", help="Show it as it stands, and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a run as it goes.
+
+    Its fits, brackets and rungs as they fill, who trains what, the best so far, the time left.
+    Ctrl-C ends the watching, not the run.
+    """
+    from dataclasses import asdict
+
+    from rich.live import Live
+
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.settings import settings
+    from femur_tasks.steps.progress import run_progress
+
+    registry = Registry(settings().database_url)
+    run_id = run_id or _last(registry)
+    if as_json:
+        with registry.reading() as session:
+            print_json(asdict(run_progress(session, run_id)))
+        return
+    if once or not out.is_terminal:
+        out.print(progress_table(registry, run_id))
+        return
+    with Live(progress_table(registry, run_id), console=out, refresh_per_second=2) as live:
+        while _runs(registry, run_id):
+            time.sleep(1)
+            live.update(progress_table(registry, run_id))
+
+
+@app.command()
+def cancel(run_id: RunId = None) -> None:
+    """Stop a run's search: its workers end at the next epoch, and the run goes on with the best trial so far."""
+    name, leases = _search(run_id)
+    leases.cancel()
+    err.print(f"the search of {name} is cancelled; `femur runs continue {name}` reopens it", highlight=False)
+
+
+@app.command("continue")
+def continue_(run_id: RunId = None) -> None:
+    """Reopen a search that was cancelled: workers that come go on from each trial's last epoch."""
+    name, leases = _search(run_id)
+    leases.reopen()
+    err.print(
+        f"the search of {name} is open; `femur retrain --run-id {name}`, or its cleared tasks in Airflow, go on",
+        highlight=False,
+    )
+
+
+def _search(run_id: str | None) -> tuple[str, Leases]:
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.search.leases import Leases
+    from femur_tasks.settings import settings
+    from femur_tasks.steps.context import utc_now
+    from femur_tasks.steps.search import SEARCH
+
+    told = settings()
+    registry = Registry(told.database_url)
+    name = run_id or _last(registry)
+    return name, Leases(registry, name, SEARCH, told.lease_s, utc_now)
+
+
+def _last(registry: Registry) -> str:
+    from femur_tasks.errors import NotFound
+    from femur_tasks.registry import queries
+
+    with registry.reading() as session:
+        rows = queries.runs(session, 1)
+    if not rows:
+        raise NotFound("Expected a run. Received: none yet.", "`femur retrain` starts one.")
+    return str(rows[0]["run_id"])
+
+
+def _runs(registry: Registry, run_id: str) -> bool:
+    from femur_tasks.steps.progress import run_progress
+
+    with registry.reading() as session:
+        return run_progress(session, run_id).state == "running"

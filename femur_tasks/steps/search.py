@@ -1,0 +1,105 @@
+"""The search for the family `tuned`: its workers, and the fit of its winner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from femur_tasks.registry.tables import Run, TrialEpoch
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.deadline import epochs_left, training_ends
+from femur_tasks.steps.run import run_facts
+from femur_tasks.steps.train import Data, fit_family, seed_of, trained
+from femur_tasks.training.hyperparameters import ARCHITECTURE_OF_FAMILY, FEW_CASES, TUNED, Hyperparameters
+
+if TYPE_CHECKING:
+    from femur_tasks.search.leases import Lease, Leases
+
+SEARCH = "tuned"
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A run's search: its leases, what all its trials share, the pictures, and how far its fits go."""
+
+    run: Run
+    leases: Leases
+    shared: Hyperparameters
+    data: Data
+    max_epochs: int
+    final_epochs: int
+    seed: int
+
+
+def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]:
+    """Lease and train trials until the search is done, cancelled or out of time; the first worker opens it.
+
+    Returns:
+        How many trials this worker finished.
+    """
+    from femur_tasks.search.worker import work
+    from femur_tasks.training.fit import Plan
+    from femur_tasks.training.journal import TrialJournal
+
+    search = _opened(context, run_id)
+
+    def train(lease: Lease) -> None:
+        chosen = search.shared.with_values(lease.hyperparameters)
+        seed = _trial_seed(search.seed, lease.hyperparameters)
+        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, lease.from_epoch, chosen.augmentation)
+        journal = TrialJournal(context.registry, context.store, context.now, lease)
+        trained(search.data, ARCHITECTURE_OF_FAMILY["tuned"], chosen, search.max_epochs, plan, journal)
+
+    def most_epochs() -> int | None:
+        if search.run.deadline is None:
+            return None
+        end = training_ends(search.run.started_at, search.run.deadline)
+        return epochs_left(context.now(), end, _epoch_s(context, run_id), search.final_epochs)
+
+    return {"worker": worker, "trials": work(search.leases, worker, train, most_epochs)}
+
+
+def train_winner(context: Context, run_id: str) -> dict[str, Any]:
+    """Fit the search's best hyperparameters again at the full budget, as the family `tuned`.
+
+    It keeps the trial's seed: with another one a lucky configuration may never leave its first plateau. A search that
+    was cancelled or ran out of time gives the best of what it has; one without a trial gives the defaults.
+    """
+    search = _opened(context, run_id)
+    winner = search.leases.winner()
+    few = search.data.cases("train") < FEW_CASES
+    values = dict(winner.hyperparameters) if winner else {"augmentation": 1.0 if few else 0.0}
+    chosen, seed = search.shared.with_values(values), _trial_seed(search.seed, values)
+    return fit_family(context, run_id, "tuned", chosen, search.final_epochs, seed, _epoch_s(context, run_id))
+
+
+def _opened(context: Context, run_id: str) -> _Open:
+    from femur_tasks.search import space
+    from femur_tasks.search.leases import Leases
+    from femur_tasks.search.strategies import Spec
+    from femur_tasks.training import precision
+
+    with context.registry.reading() as session:
+        run, parameters, budget = run_facts(session, run_id)
+        session.expunge(run)
+    data = Data(context, run_id)
+    leases = Leases(context.registry, run_id, SEARCH, context.settings.lease_s, context.now)
+    spec = Spec("hyperband", space.tuned(data.cases("train")), budget.max_epochs, parameters.seed, budget.factor)
+    batch_size = min(TUNED.batch_size, budget.batch_size)
+    leases.open(spec, replace(TUNED, batch_size=batch_size, precision=precision.chosen()).as_dict())
+    shared = TUNED.with_values(leases.fixed())
+    return _Open(run, leases, shared, data, budget.max_epochs, budget.unet_epochs, parameters.seed)
+
+
+def _epoch_s(context: Context, run_id: str) -> float | None:
+    """What an epoch of this search took on average, None before the first."""
+    with context.registry.reading() as session:
+        mean = select(func.avg(TrialEpoch.seconds)).where(TrialEpoch.run_id == run_id, TrialEpoch.search == SEARCH)
+        return session.scalar(mean)
+
+
+def _trial_seed(seed: int, hyperparameters: Mapping[str, Any]) -> int:
+    return seed_of(seed, f"{sorted(hyperparameters.items())}")
