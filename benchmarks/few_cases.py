@@ -60,9 +60,9 @@ def ours(images: Array, masks: Array, epochs: int, seed: int) -> keras.Model:
     batches = Batches(
         ["train"], lambda _: Shard(names, images, masks, ()), len(images), images.shape[1], told.batch_size
     )
-    steps = epochs * batches.steps(told.augmentation)
+    steps = epochs * batches.steps(told.augmented)
     model = networks.compiled("unet", images.shape[1], told, seed, steps)
-    fit(model, batches, batches, Plan("fold", epochs, None, seed, augmentation=told.augmentation), NoJournal())
+    fit(model, batches, batches, Plan("fold", epochs, None, seed, augmentation=told.augmented), NoJournal())
     return model
 
 

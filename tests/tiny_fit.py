@@ -89,7 +89,7 @@ def model(seed: int = SEED, kind: str = "reference") -> Any:
 
 def go_on(journal: MemoryJournal, epochs: int) -> None:
     """The fit to `epochs`, from where the journal stands."""
-    plan = Plan("tiny", epochs, patience=None, seed=SEED, augmentation=HYPERPARAMETERS[journal.kind].augmentation)
+    plan = Plan("tiny", epochs, patience=None, seed=SEED, augmentation=HYPERPARAMETERS[journal.kind].augmented)
     fit(model(kind=journal.kind), *batches(), plan, journal)
 
 

@@ -145,7 +145,7 @@ def _search(session: Session, search: Search) -> SearchProgress:
         .where(*mine, TrialEpoch.trial_id.in_([trial.trial_id for trial in running]))
         .group_by(TrialEpoch.trial_id)
     )
-    last = {trial_id: epoch for trial_id, epoch in session.execute(newest)}
+    last: dict[str, int] = {row.trial_id: row[1] for row in session.execute(newest)}
     rungs = _planned(search)
     planned = sum(rung.trials * (rung.to_epoch - rung.from_epoch) for rung in rungs)
     left_s = None

@@ -49,7 +49,7 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
     def train(lease: Lease) -> None:
         chosen = search.shared.with_values(lease.hyperparameters)
         seed = _trial_seed(search.seed, lease.hyperparameters)
-        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, lease.from_epoch, chosen.augmentation)
+        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, lease.from_epoch, chosen.augmented)
         journal = TrialJournal(context.registry, context.store, context.now, lease)
         trained(search.data, ARCHITECTURE_OF_FAMILY["tuned"], chosen, search.max_epochs, plan, journal)
 

@@ -104,7 +104,7 @@ def _fit_and_register(
     architecture = ARCHITECTURE_OF_FAMILY[family]
     end = training_ends(run.started_at, run.deadline) if run.deadline else None
     seconds = (end - context.now()).total_seconds() if end else None
-    plan = Plan(f"{run_id}/{family}", epochs, budget.patience, seed, 0, chosen.augmentation, seconds)
+    plan = Plan(f"{run_id}/{family}", epochs, budget.patience, seed, 0, chosen.augmented, seconds)
     journal = FitJournal(context.registry, context.store, context.now, run_id, family)
     model, memory = trained(data, architecture, chosen, epochs, plan, journal)
     model = networks.in_float32(model, architecture, data.size, chosen)
@@ -152,7 +152,7 @@ def trained(
     def attempt(batch_size: int) -> tuple[Any, Memory]:
         keras.backend.clear_session()
         train, val = data.batches("train", batch_size), data.batches("val", batch_size)
-        steps = horizon * train.steps(chosen.augmentation)
+        steps = horizon * train.steps(chosen.augmented)
         model = networks.compiled(architecture, data.size, chosen, plan.seed, steps)
         return model, fit(model, train, val, plan, journal)
 

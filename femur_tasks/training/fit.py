@@ -14,7 +14,8 @@ import numpy as np
 from femur_tasks.errors import FemurError, Hopeless
 from femur_tasks.training import checkpoint
 from femur_tasks.training.checkpoint import Memory
-from femur_tasks.training.pipeline import Batches
+from femur_tasks.training.hyperparameters import Augmentation
+from femur_tasks.training.pipeline import NONE, Batches
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNK = 16
@@ -60,7 +61,7 @@ class Plan:
         epochs: the epoch after which it ends, counted from 1.
         patience: epochs without a better validation Dice before it stops early; None: never.
         seed: of the data order and of augmentation.
-        augmentation: its strength.
+        augmentation: how training pictures are varied.
         seconds: how long it may take: an epoch that would end later is not started, but for the first one of all;
             None: any time.
         first_epoch: epochs that count as done at the start, for a trial that goes on from another one's weights.
@@ -71,7 +72,7 @@ class Plan:
     patience: int | None
     seed: int
     first_epoch: int = 0
-    augmentation: float = 0.0
+    augmentation: Augmentation = NONE
     seconds: float | None = None
 
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+FEW_CASES = 100
+"""Below this many training cases augmentation is on by default, and an epoch passes over them several times.
+
+The reference, with 320, saw no gain from augmentation.
+"""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training pictures are varied.
+
+    Attributes:
+        strength: 0 for none, 1 for what eleven cases need.
+        kind: `full`, or `affine`: rotation, flip and zoom alone, each case once an epoch, as the reference tried.
+    """
+
+    strength: float = 0.0
+    kind: str = "full"
+
+    def passes(self, cases: int) -> int:
+        """How often an epoch passes over the cases: few come several times, each time drawn anew."""
+        return math.ceil(FEW_CASES / cases) if self.strength and self.kind == "full" else 1
 
 
 @dataclass(frozen=True)
@@ -23,7 +47,7 @@ class Hyperparameters:
         spatial_dropout: drop whole feature maps instead of single activations.
         schedule: `constant`, or `cosine`: up over the first twentieth of the steps, then down to a hundredth.
         average: decay a step of the moving average of the weights, which is what is evaluated and kept; 0: none.
-        augmentation: strength, 0 for none, 1 for what eleven cases need (`augmentation.py`).
+        augmentation, augmentation_kind: see `Augmentation`.
         precision: `float32` or `mixed_bfloat16`, of training alone: every score that is kept comes from float32.
     """
 
@@ -40,11 +64,17 @@ class Hyperparameters:
     schedule: str = "constant"
     average: float = 0.0
     augmentation: float = 0.0
+    augmentation_kind: str = "full"
     precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a row or an artefact."""
         return asdict(self)
+
+    @property
+    def augmented(self) -> Augmentation:
+        """How its training pictures are varied."""
+        return Augmentation(self.augmentation, self.augmentation_kind)
 
     def with_values(self, values: Mapping[str, Any]) -> Hyperparameters:
         """These, with what `values` names replaced; names that are none of ours are passed over."""
@@ -67,12 +97,6 @@ TUNED = Hyperparameters(
     average=0.99,
 )
 """Where the family `tuned` starts from: what its space does not vary."""
-
-FEW_CASES = 100
-"""Below this many training cases augmentation is on by default, and an epoch passes over them several times.
-
-The reference, with 320, saw no gain from augmentation.
-"""
 
 ARCHITECTURE_OF_FAMILY: Mapping[str, str] = {"baseline": "dense", "unet": "unet", "tuned": "unet"}
 """Which network a family trains."""

@@ -93,6 +93,7 @@ _VARIANTS: Mapping[str, tuple[Any, ...]] = {
     "norm": ("none", "instance"),
     "precision": ("float32", "mixed_bfloat16"),
     "schedule": ("constant", "cosine"),
+    "augmentation_kind": ("full", "affine"),
     "loss": tuple(LOSSES),
 }
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from femur_tasks.dataset.resize import shrink_image, shrink_mask
 from femur_tasks.dataset.shards import Shard
 from femur_tasks.training.augmentation import augment
-from femur_tasks.training.hyperparameters import FEW_CASES
+from femur_tasks.training.hyperparameters import Augmentation
 
 Array = np.ndarray[Any, np.dtype[Any]]
+NONE = Augmentation()
 
 
 class Batches:
@@ -52,7 +53,7 @@ class Batches:
         # the length is said aloud: without it Keras takes the end of each epoch for lost data
         self._cached = read_cases.apply(tf.data.experimental.assert_cardinality(cases)).cache()
 
-    def epoch(self, seed: int, epoch: int, augmentation: float = 0.0) -> Any:
+    def epoch(self, seed: int, epoch: int, augmentation: Augmentation = NONE) -> Any:
         """The dataset of one training epoch; the same (seed, epoch) gives the same order in every process.
 
         With augmentation each case is drawn anew from (seed, epoch, its place in the shards), and few cases come
@@ -60,7 +61,7 @@ class Batches:
         `networks.compiled` sets it to the same one.
         """
         order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        passes = math.ceil(FEW_CASES / self.cases) if augmentation else 1
+        passes = augmentation.passes(self.cases)
         places = self._cached.repeat(passes).enumerate()
         shuffled = places.shuffle(self.cases * passes, seed=order_seed, reshuffle_each_iteration=False)
 
@@ -70,19 +71,18 @@ class Batches:
             return image_hw[..., None], mask_hw[..., None]
 
         def case(place: Any, pair: Any) -> Any:
-            if not augmentation:
+            if not augmentation.strength:
                 return pair
             image, mask = tf.numpy_function(drawn, [place, *pair], (tf.uint8, tf.uint8))
             return tf.ensure_shape(image, pair[0].shape), tf.ensure_shape(mask, pair[1].shape)
 
         plain = tf.autograph.experimental.do_not_convert(case)
-        cases = shuffled.map(plain, num_parallel_calls=tf.data.AUTOTUNE if augmentation else None)
+        cases = shuffled.map(plain, num_parallel_calls=tf.data.AUTOTUNE if augmentation.strength else None)
         return cases.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
 
-    def steps(self, augmentation: float = 0.0) -> int:
+    def steps(self, augmentation: Augmentation = NONE) -> int:
         """Batches in an epoch."""
-        passes = math.ceil(FEW_CASES / self.cases) if augmentation else 1
-        return math.ceil(self.cases * passes / self._batch_size)
+        return math.ceil(self.cases * augmentation.passes(self.cases) / self._batch_size)
 
     def in_order(self) -> Any:
         """The dataset in the order of the shards, for validation."""

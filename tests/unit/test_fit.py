@@ -23,8 +23,8 @@ from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
 from femur_tasks.training.augmentation import augment
 from femur_tasks.training.fit import Diverged, OutOfMemory, Plan, fit, hard_dice, probabilities
-from femur_tasks.training.hyperparameters import REFERENCE_UNET, Hyperparameters
-from femur_tasks.training.pipeline import Batches
+from femur_tasks.training.hyperparameters import REFERENCE_UNET, Augmentation, Hyperparameters
+from femur_tasks.training.pipeline import NONE, Batches
 from tests.tiny_fit import SIZE, MemoryJournal, batches, model, shard
 
 # The order of the data
@@ -151,7 +151,7 @@ class Scripted:
 class _Nothing(Batches):
     def __init__(self) -> None: ...
 
-    def epoch(self, seed: int, epoch: int, augmentation: float = 0.0) -> Any:
+    def epoch(self, seed: int, epoch: int, augmentation: Augmentation = NONE) -> Any:
         return None
 
 
@@ -483,9 +483,10 @@ def test_averaging_changes_what_is_kept_and_not_how_it_trains() -> None:
 
 def test_few_cases_come_several_times_an_epoch_where_they_are_augmented() -> None:
     train, _ = batches()
-    assert [train.steps(), train.steps(0.5)] == [3, 25]
+    assert [train.steps(), train.steps(Augmentation(0.5))] == [3, 25]
     assert sum(len(images) for images, _ in train.epoch(0, 0)) == 10
-    drawn = np.concatenate([np.asarray(images) for images, _ in train.epoch(0, 0, 0.5)])
+    assert train.steps(Augmentation(0.5, "affine")) == 3
+    drawn = np.concatenate([np.asarray(images) for images, _ in train.epoch(0, 0, Augmentation(0.5))])
     assert len(drawn) == 100
     assert len({image.tobytes() for image in drawn}) == 100
 
@@ -493,18 +494,20 @@ def test_few_cases_come_several_times_an_epoch_where_they_are_augmented() -> Non
 def test_augmented_epoch_is_drawn_from_seed_and_epoch_alone() -> None:
     def pictures(seed: int, epoch: int) -> bytes:
         keras.utils.set_random_seed(9)
-        return b"".join(np.asarray(images).tobytes() for images, _ in batches()[0].epoch(seed, epoch, 0.5))
+        return b"".join(
+            np.asarray(images).tobytes() for images, _ in batches()[0].epoch(seed, epoch, Augmentation(0.5))
+        )
 
     assert pictures(1, 2) == pictures(1, 2)
     assert len({pictures(1, 2), pictures(1, 3), pictures(2, 2)}) == 3
 
 
-@given(st.integers(0, 2**31), st.sampled_from([0.25, 1.0]))
+@given(st.integers(0, 2**31), st.sampled_from([0.25, 1.0]), st.sampled_from(["full", "affine"]))
 @settings(max_examples=20, deadline=None)
-def test_mask_follows_its_picture(seed: int, strength: float) -> None:
+def test_mask_follows_its_picture(seed: int, strength: float, kind: str) -> None:
     """A picture that is its mask stays so wherever it is moved; only exposure tells them apart."""
     mask = shard(1, seed=3).masks_bhw[0]
-    image, moved = augment(mask * 255, mask, strength, np.random.default_rng(seed))
+    image, moved = augment(mask * 255, mask, Augmentation(strength, kind), np.random.default_rng(seed))
     assert (moved.shape, moved.dtype, image.dtype) == (mask.shape, np.uint8, np.uint8)
     assert set(np.unique(moved)) <= {0, 1}
     if 0 < moved.sum() < moved.size:
@@ -513,6 +516,6 @@ def test_mask_follows_its_picture(seed: int, strength: float) -> None:
 
 def test_no_augmentation_gives_back_what_came() -> None:
     image, mask = shard(1).images_bhw[0], shard(1).masks_bhw[0]
-    found = augment(image, mask, 0.0, np.random.default_rng(0))
+    found = augment(image, mask, NONE, np.random.default_rng(0))
     assert found[0] is image
     assert found[1] is mask
