@@ -31,7 +31,7 @@ from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.tables import Run, Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, Leases, held_trial
 from femur_tasks.search.space import REFERENCE, Choice
-from femur_tasks.search.strategies import Spec, strategy
+from femur_tasks.search.strategies import Spec, load, strategy
 from femur_tasks.search.worker import work
 
 LEASE_S = 60
@@ -70,6 +70,7 @@ def utc_now() -> datetime:
 def process(url: str, run_id: str, workers: int, epoch_s: float, seconds: float, stagger_s: float) -> Seen:
     """`workers` threads that work on a search; training sleeps `epoch_s` an epoch."""
     registry, seen = Registry(url), Seen()
+    load("hyperband")
 
     def train(lease: Lease) -> None:
         started = time.time()
@@ -105,7 +106,8 @@ def measured(
     processes = min(PROCESSES, workers)
     shares = [len(part) for part in np.array_split(range(workers), processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(time.sleep, [0.5] * processes))  # every process is there before the clock starts
+        for ready in [pool.submit(load, "hyperband") for _ in range(2 * processes)]:
+            ready.result()  # every process is there, and has loaded Keras Tuner, before the clock starts
         started = time.perf_counter()
         told = [pool.submit(process, url, run_id, share, epoch_s, seconds, stagger_s) for share in shares]
         found = [one.result() for one in told]

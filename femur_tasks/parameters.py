@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from femur_tasks.dataset.naming import compiled
 from femur_tasks.dataset.problems import LAYOUTS, LIFTABLE, LayoutName
 from femur_tasks.errors import FemurError
+from femur_tasks.training.experiments import ReproduceBudgetName
 
 Family = Literal["baseline", "unet", "tuned"]
 BudgetName = Literal["smoke", "nightly", "full"]
@@ -127,6 +128,17 @@ class RetrainParameters(_Parameters):
     )
     force: bool = Field(False, description="Retrain although this dataset version was retrained already.")
     require_approval: bool = Field(False, description="Ask a person before a promotion.")
+
+
+class ReproduceParameters(_Parameters):
+    """What one reproduction of the reference's experiments does."""
+
+    dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}(@[0-9a-f]{4,64})?$")] = Field(
+        "femur", description="NAME or NAME@DIGEST of the dataset version."
+    )
+    budget: ReproduceBudgetName = Field("smoke", description="How much to train.")
+    size: int | None = Field(None, ge=32, le=1024, multiple_of=8, description="Training size, px. Empty: the budget's.")
+    seed: int = Field(0, ge=0, le=2**31 - 2, description="Seed of everything drawn.")
 
 
 class RollbackParameters(_Parameters):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
 
 out, err = Console(), Console(stderr=True)
+_FITS = 8  # more of them, and only those that run are shown
 _WIDE = 105  # columns of a terminal on which a table can also say when
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -185,8 +186,9 @@ def progress_table(registry: Registry, run_id: str) -> Group:
         Text(head + (f", until {when(run.deadline.isoformat())} UTC" if run.deadline else ""))
     ]
     if run.fits:
-        table = _lean("family", "epochs", "best val Dice")
-        for fit in run.fits:
+        shown = run.fits if len(run.fits) <= _FITS else [fit for fit in run.fits if fit.running]
+        table = _lean("family" if len(run.fits) <= _FITS else f"of {len(run.fits)} fits", "epochs", "best val Dice")
+        for fit in shown:
             table.add_row(fit.family, f"{fit.epochs} of {fit.planned_epochs or '?'}", text(fit.best_val_dice))
         parts.append(table)
     for search in run.searches:

@@ -34,6 +34,8 @@ class Hyperband:
         state: what `to_state` gave, None at the start; open trials stay open.
     """
 
+    foresight = 1
+
     def __init__(self, spec: Spec, state: dict[str, Any] | None = None) -> None:
         self._oracle = _Oracle(
             objective=keras_tuner.Objective(_OBJECTIVE, "max"),

@@ -2,8 +2,8 @@
 
 There is no chief. Trials wait in the table; a worker leases the first one that waits or whose worker fell silent,
 in one statement. Where none is left, whoever comes first tells the strategy the scores that it does not know yet
-and has it put as many trials there as workers are busy, and one. Every write of a worker carries its token; after a
-take-over the old token is refused.
+and has it put as many trials there as workers are busy, and one: a worker alone sees the strategy's own order.
+Every write of a worker carries its token; after a take-over the old token is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -23,10 +23,11 @@ from femur_tasks.errors import FemurError, LeaseLost, NotFound
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
 from femur_tasks.search.space import from_json, to_json
-from femur_tasks.search.strategies import Assignment, Spec, Strategy, StrategyName, strategy
+from femur_tasks.search.strategies import Assignment, Spec, Strategy, StrategyName, load, strategy
 
 ATTEMPTS = 3
 WORST_SCORE = 0.0
+_MOST_EPOCHS = 1 << 30
 Answer = Literal["idle", "done", "out_of_time"]
 
 
@@ -61,6 +62,7 @@ class Leases:
         self._name = search
         self._lease = timedelta(seconds=lease_s)
         self._now = now
+        self._next = self._statement()
 
     def open(self, spec: Spec, fixed: dict[str, Any] | None = None) -> None:
         """Start the search; one that is there already goes on, with what it was started with.
@@ -104,7 +106,11 @@ class Leases:
                 return lease
             search = self._search(session, locked=False)
             if search.state == "open" and not (search.waits and not self._untold(session)):
-                search = self._search(session)
+                load(search.strategy)  # which may take seconds: not under the lock
+                locked = self._lock(session)
+                if locked is None:
+                    return "idle"  # somebody else asks this moment
+                search = locked
                 if lease := self._leased(session, owner, most_epochs, now):  # somebody else has asked meanwhile
                     return lease
                 if search.state == "open":
@@ -113,44 +119,45 @@ class Leases:
                         return lease
             if search.state != "open":
                 return "done"
-            if (
-                most_epochs is not None
-                and session.scalars(select(Trial.trial_id).where(*self._free(now)).limit(1)).first()
-            ):
-                return "out_of_time"
+            if most_epochs is not None:
+                free = session.scalars(select(Trial.trial_id).where(*self._free()).limit(1), {"now": now}).first()
+                return "out_of_time" if free else "idle"
             return "idle"
 
     def _leased(self, session: Session, owner: str, most_epochs: int | None, now: datetime) -> Lease | None:
-        wanted = self._free(now)
-        if most_epochs is not None:
-            wanted.append(Trial.to_epoch - Trial.from_epoch <= most_epochs)
-        first = select(Trial.trial_id).where(*wanted).order_by(Trial.state, Trial.trial_id).limit(1)
-        first = first.with_for_update(skip_locked=True)  # whoever writes to a trial this moment is not silent
-        leased = (
-            update(Trial)
-            .where(*self._of_search(Trial), Trial.trial_id == first.scalar_subquery())
-            .values(
-                state="running",
-                token=Trial.token + 1,
-                attempts=Trial.attempts + 1,
-                owner=owner,
-                lease_expires_at=now + self._lease,
-                started_at=func.coalesce(Trial.started_at, now),
-            )
-            .returning(Trial.trial_id, Trial.token, Trial.hyperparameters, Trial.from_epoch, Trial.to_epoch)
-        )
-        row = session.execute(leased, execution_options={"synchronize_session": False}).one_or_none()
+        told = {"now": now, "until": now + self._lease, "worker": owner}
+        told["most"] = _MOST_EPOCHS if most_epochs is None else most_epochs
+        row = session.execute(self._next, told, execution_options={"synchronize_session": False}).one_or_none()
         if row is None:
             return None
         return Lease(
             self._run_id, self._name, row.trial_id, row.token, owner, row.hyperparameters, row.from_epoch, row.to_epoch
         )
 
-    def _free(self, now: datetime) -> list[ColumnElement[bool]]:
-        """Which trials may be leased: those that wait, and those whose worker fell silent."""
-        silent = and_(Trial.state == "running", Trial.lease_expires_at <= now)
+    def _free(self) -> list[ColumnElement[bool]]:
+        """Which trials may be leased at the time `now`: those that wait, and those whose worker fell silent."""
+        silent = and_(Trial.state == "running", Trial.lease_expires_at <= bindparam("now"))
         is_open = exists().where(Search.run_id == self._run_id, Search.search == self._name, Search.state == "open")
         return [*self._of_search(Trial), or_(Trial.state == "waiting", silent), is_open]
+
+    def _statement(self) -> Any:
+        """Leases the next free trial; made once, because making it takes as long as running it."""
+        short = Trial.to_epoch - Trial.from_epoch <= bindparam("most")
+        first = select(Trial.trial_id).where(*self._free(), short).order_by(Trial.state, Trial.trial_id).limit(1)
+        first = first.with_for_update(skip_locked=True)  # whoever writes to a trial this moment is not silent
+        return (
+            update(Trial)
+            .where(*self._of_search(Trial), Trial.trial_id == first.scalar_subquery())
+            .values(
+                state="running",
+                token=Trial.token + 1,
+                attempts=Trial.attempts + 1,
+                owner=bindparam("worker"),
+                lease_expires_at=bindparam("until"),
+                started_at=func.coalesce(Trial.started_at, bindparam("now")),
+            )
+            .returning(Trial.trial_id, Trial.token, Trial.hyperparameters, Trial.from_epoch, Trial.to_epoch)
+        )
 
     def _ask(self, session: Session, search: Search, now: datetime) -> None:
         """Tell the strategy what it does not know yet, and put the trials that it wants into the table."""
@@ -159,7 +166,7 @@ class Leases:
             asked.tell(trial.trial_id, _score(trial), trial.best_epoch or trial.to_epoch)
             trial.told = True
         busy = session.scalar(select(func.count()).where(*self._of_search(Trial), Trial.state == "running")) or 0
-        answer = self._put(session, asked, busy + 1, now)
+        answer = self._put(session, asked, max(busy + 1, asked.foresight), now)
         search.waits = answer is not None
         if answer == "done" and not busy and not self._left(session):
             search.state = "done"
@@ -331,6 +338,12 @@ class Leases:
 
     def _of_search(self, table: type[Trial] | type[TrialEpoch]) -> tuple[ColumnElement[bool], ...]:
         return table.run_id == self._run_id, table.search == self._name
+
+    def _lock(self, session: Session) -> Search | None:
+        """The search's row, locked; None while somebody else has it."""
+        return session.get(
+            Search, (self._run_id, self._name), with_for_update={"skip_locked": True}, populate_existing=True
+        )
 
     def _search(self, session: Session, locked: bool = True) -> Search:
         search = session.get(

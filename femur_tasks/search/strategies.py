@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -50,7 +52,13 @@ class Spec:
 
 
 class Strategy(Protocol):
-    """A search as a value: whoever holds the search's row asks and tells, and puts the state back."""
+    """A search as a value: whoever holds the search's row asks and tells, and puts the state back.
+
+    Attributes:
+        foresight: how many trials may be asked for ahead: no score changes them.
+    """
+
+    foresight: int
 
     def ask(self) -> Assignment | Literal["idle", "done"]:
         """The next assignment; `idle` while open ones must end first, `done` when there will be no more."""
@@ -72,6 +80,8 @@ class Listed:
     Raises:
         FemurError: a grid without an end, or more samples than it has configurations.
     """
+
+    foresight = 100
 
     def __init__(self, spec: Spec, state: dict[str, Any] | None = None) -> None:
         self._spec = spec
@@ -104,13 +114,24 @@ def _grid_order(spec: Spec) -> Any:
     wanted = size if spec.samples is None else spec.samples
     if wanted > size:
         raise FemurError(f"Expected at most {size} samples of this grid. Received: {wanted}.")
-    return np.random.default_rng(spec.seed).permutation(size)[:wanted]
+    return _shuffled(size, spec.seed)[:wanted]
+
+
+@lru_cache(4)
+def _shuffled(size: int, seed: int) -> Any:
+    return np.random.default_rng(seed).permutation(size)
 
 
 def strategy(spec: Spec, state: dict[str, Any] | None = None) -> Strategy:
     """The strategy of a search, at its start or where its state left it."""
     if spec.strategy != "hyperband":
         return Listed(spec, state)
-    from femur_tasks.search.hyperband import Hyperband  # loads Keras Tuner, and with it TensorFlow
+    from femur_tasks.search.hyperband import Hyperband
 
     return Hyperband(spec, state)
+
+
+def load(name: str) -> None:
+    """Load what a strategy needs: for Hyperband Keras Tuner, and with it TensorFlow."""
+    if name == "hyperband":
+        import_module("femur_tasks.search.hyperband")

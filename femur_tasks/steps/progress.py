@@ -18,9 +18,10 @@ from femur_tasks.search.space import from_json, size_of
 
 @dataclass(frozen=True)
 class FitProgress:
-    """One family's fit; `planned_epochs` is 0 before its schedule is known."""
+    """One family's fit; `planned_epochs` is 0 before its schedule is known, `running` until it keeps no checkpoint."""
 
     family: str
+    running: bool
     epochs: int
     planned_epochs: int
     best_val_dice: float | None
@@ -129,7 +130,7 @@ def _fit(session: Session, fit: Fit) -> FitProgress:
         FitEpoch.run_id == fit.run_id, FitEpoch.family == fit.family
     )
     epochs, best = session.execute(told).one()
-    return FitProgress(fit.family, epochs, fit.planned_epochs, best)
+    return FitProgress(fit.family, fit.checkpoint_key is not None, epochs, fit.planned_epochs, best)
 
 
 def _search(session: Session, search: Search) -> SearchProgress:

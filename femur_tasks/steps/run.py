@@ -54,7 +54,7 @@ def _new_run(context: Context, session: Session, run_id: str, trigger: str, para
         model=parameters.model or DEFAULT_MODEL,
         dataset_digest=None,
         parameters=parameters.model_dump(),
-        versions=_versions(),
+        versions=versions_in_use(),
         seed=parameters.seed,
         deadline=None,
         state="running",
@@ -139,7 +139,7 @@ def _opened(session: Session, run: Run) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, Any]:
+def versions_in_use() -> dict[str, Any]:
     """What a result depends on beside data and seed, so that it can be reproduced."""
     packages = {}
     for name in _RECORDED:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import func, select
 
@@ -132,8 +132,15 @@ def _fit_and_register(
     return row
 
 
+class Pictures(Protocol):
+    """Where `trained` takes batches from: split and batch size in, batches of `size` px out."""
+
+    size: int
+    batches: Callable[[str, int], Batches]
+
+
 def trained(
-    data: Data, architecture: str, chosen: Hyperparameters, horizon: int, plan: Plan, journal: Journal
+    data: Pictures, architecture: str, chosen: Hyperparameters, horizon: int, plan: Plan, journal: Journal
 ) -> tuple[Any, Memory]:
     """Fit a network from the journal's last checkpoint; where its batch does not fit into memory, once with half of it.
 
@@ -144,13 +151,12 @@ def trained(
         OutOfMemory: half a batch does not fit either.
         Diverged: the loss became NaN or infinite.
     """
-    import keras
-
     from femur_tasks.training import networks
     from femur_tasks.training.fit import OutOfMemory, fit
+    from femur_tasks.training.memory import forget_dead_models
 
     def attempt(batch_size: int) -> tuple[Any, Memory]:
-        keras.backend.clear_session()
+        forget_dead_models()
         train, val = data.batches("train", batch_size), data.batches("val", batch_size)
         steps = horizon * train.steps(chosen.augmented)
         model = networks.compiled(architecture, data.size, chosen, plan.seed, steps)

@@ -1,4 +1,4 @@
-"""One search machinery: several searches a run, any strategy, trials that wait for a worker, deadlines"""
+"""One search machinery: several searches a run, any strategy, trials that wait for a worker, deadlines, experiments"""
 
 from collections.abc import Callable, Iterable, Set
 from typing import Any
@@ -20,6 +20,7 @@ _SPACE = {  # what every search drew from so far
     "beta_1": {"values": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
     "beta_2": {"values": [0.991, 0.992, 0.993, 0.994, 0.995, 0.996, 0.997, 0.998, 0.999]},
 }
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
 _NEW_OF_SEARCH = {"search": "tuned", "strategy": "hyperband", "space": _SPACE, "samples": None, "fixed": {}}
 
 
@@ -122,6 +123,36 @@ def upgrade() -> None:
     _rebuilt(False, changed)
     op.add_column("run", sa.Column("deadline", _TIME, nullable=True))
     op.add_column("fit", sa.Column("planned_epochs", sa.Integer(), nullable=False, server_default="0"))
+    op.create_table(
+        "experiment_fit",
+        *_columns(
+            [
+                *(("run_id", sa.String()), ("experiment", sa.String()), ("seed", sa.Integer()), ("fold", sa.Integer())),
+                *(("hyperparameters", sa.JSON()), ("epochs", sa.Integer()), ("seconds", sa.Double())),
+                *(("val_dice", sa.JSON()), ("test_dice", sa.JSON()), ("overlays_key", sa.String())),
+                ("created_at", _TIME),
+            ],
+            nullable={"overlays_key"},
+        ),
+        sa.ForeignKeyConstraint(["run_id"], ["run.run_id"], name="fk_experiment_fit_run_id_run"),
+        sa.PrimaryKeyConstraint("run_id", "experiment", "seed", "fold", name="pk_experiment_fit"),
+    )
+    op.create_table(
+        "experiment",
+        *_columns(
+            [
+                *(("run_id", sa.String()), ("experiment", sa.String()), ("position", sa.Integer())),
+                *(("title", sa.String()), ("reference", sa.String()), ("seeds", sa.Integer()), ("cases", sa.Integer())),
+                *((name, sa.Double()) for name in ("val_dice", "val_low", "val_high")),
+                *((name, sa.Double()) for name in ("test_dice", "test_low", "test_high")),
+                *((name, sa.Double()) for name in _DIFFERENCE),
+                *(("epochs", sa.Integer()), ("seconds", sa.Double()), ("sentence", sa.String())),
+            ],
+            nullable=set(_DIFFERENCE),
+        ),
+        sa.ForeignKeyConstraint(["run_id"], ["run.run_id"], name="fk_experiment_run_id_run"),
+        sa.PrimaryKeyConstraint("run_id", "experiment", name="pk_experiment"),
+    )
     op.create_index("ix_trial_to_lease", "trial", ["run_id", "search", "state", "trial_id"])
     op.create_index("ix_trial_to_tell", "trial", ["run_id", "search", "told", "state"])
 
@@ -132,6 +163,8 @@ def downgrade() -> None:
             return None
         return {**row, "oracle": row["strategy_state"]} if name == "search" else row
 
+    for name in ("experiment", "experiment_fit"):
+        op.drop_table(name)
     for name in ("ix_trial_to_tell", "ix_trial_to_lease"):
         op.drop_index(name, "trial")
     _rebuilt(True, changed)

@@ -1,0 +1,135 @@
+"""A reproduction of a few experiments on made-up cases: rows with intervals, a page, and nothing trained twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from femur_tasks.dataset.manifest import Manifest
+from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.parameters import IngestParameters, ReproduceParameters
+from femur_tasks.registry.tables import ExperimentFit, ExperimentRow, FitEpoch, Run, TrialEpoch
+from femur_tasks.steps import reproduce
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.ingest import ingest
+from femur_tasks.training import experiments
+from tests.radiographs import write_reference
+
+SPLITS = (
+    {f"T{n}": "train" for n in range(4)} | {f"V{n}": "valid" for n in range(2)} | {f"S{n}": "test" for n in range(20)}
+)
+FEW = ("baseline-dice", "unet-dice", "sweep")
+
+
+@pytest.fixture
+def reproduction(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    chosen = tuple(experiments.BY_NAME[name] for name in FEW)
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", chosen)
+    small = replace(experiments.REPRODUCE_BUDGETS["smoke"], epochs=2, seeds=1, sweep_samples=2)
+    monkeypatch.setattr(reproduce, "REPRODUCE_BUDGETS", {"smoke": small})
+    write_reference(tmp_path / "data", SPLITS)
+    assert ingest(context, IngestParameters(path=str(tmp_path / "data"), size=32)).state == "ingested"
+    return context
+
+
+def test_rows_have_intervals_and_the_difference_to_the_row_above(reproduction: Context) -> None:
+    context = reproduction
+    opened = reproduce.open_reproduction(context, "again", "cli", ReproduceParameters())
+    assert (opened["folds"], opened["experiments"]) == (1, list(FEW))
+    for name in opened["experiments"]:
+        told = reproduce.run_experiment(context, "again", name, "worker")
+        assert told["fits"] == 1
+    key = reproduce.conclude_reproduction(context, "again")["report"]
+    with context.registry.reading() as session:
+        rows = session.scalars(select(ExperimentRow).order_by(ExperimentRow.position)).all()
+        fits = session.scalars(select(ExperimentFit)).all()
+        state = session.get_one(Run, "again").state
+        trial_epochs = session.scalar(select(func.count()).select_from(TrialEpoch))
+    assert state == "reproduced"
+    assert [row.experiment for row in rows] == list(FEW)
+    for row in rows:
+        assert row.test_low <= row.test_dice <= row.test_high
+        assert (row.seeds, row.cases) == (1, 20)
+    assert rows[0].difference is None
+    for before, row in pairwise(rows):
+        assert row.difference == pytest.approx(row.test_dice - before.test_dice)
+        assert "no claim from one seed" in row.sentence
+    assert (rows[0].epochs, rows[2].epochs) == (2, 2 + 2)
+    assert trial_epochs == 2
+    swept = next(fit for fit in fits if fit.experiment == "sweep")
+    assert swept.hyperparameters["learning_rate"] != experiments.BY_NAME["sweep"].hyperparameters.learning_rate
+    page = context.store.get(key).decode()
+    assert all(experiments.BY_NAME[name].title in page for name in FEW)
+    assert page.count("data:image/png") == 3
+    assert not list(context.store.list("checkpoints/unet")), "what a fit leaves behind is removed"
+
+
+def test_what_was_trained_is_not_trained_again(reproduction: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = reproduction
+    reproduce.open_reproduction(context, "again", "cli", ReproduceParameters())
+    first = reproduce.run_experiment(context, "again", "baseline-dice", "worker")
+    with context.registry.reading() as session:
+        epochs = session.scalar(select(func.count()).select_from(FitEpoch))
+
+    def never(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(reproduce, "trained", never)
+    reproduce.open_reproduction(context, "again", "cli", ReproduceParameters())
+    assert reproduce.run_experiment(context, "again", "baseline-dice", "worker") == first
+    with context.registry.reading() as session:
+        assert session.scalar(select(func.count()).select_from(FitEpoch)) == epochs
+
+
+def test_table_needs_an_experiment_with_all_its_fits(reproduction: Context) -> None:
+    reproduce.open_reproduction(reproduction, "again", "cli", ReproduceParameters())
+    with pytest.raises(FemurError, match="all its fits"):
+        reproduce.conclude_reproduction(reproduction, "again")
+    with pytest.raises(NotFound):
+        reproduce.open_reproduction(reproduction, "other", "cli", ReproduceParameters(dataset="nowhere"))
+
+
+def manifest_of(splits: dict[str, str], patients: dict[str, str] | None = None) -> Manifest:
+    class Cases:
+        cases = tuple(
+            type("Case", (), {"case_id": case, "patient": (patients or {}).get(case, case), "split": split})
+            for case, split in splits.items()
+        )
+
+    return Cases()  # type: ignore[return-value]  # what `folds_of` looks at
+
+
+def test_folds_score_every_case_once_and_part_no_patient() -> None:
+    splits = {f"C{n}": ("train", "train", "val", "test")[n % 4] for n in range(13)}
+    patients = {"C0": "twin", "C7": "twin"}
+    folds = reproduce.folds_of(manifest_of(splits, patients), seed=4)
+    assert len(folds) == 5
+    assert sorted(case for fold in folds for case in fold.test) == sorted(splits)
+    for fold in folds:
+        assert sorted([*fold.train, *fold.val, *fold.test]) == sorted(splits)
+        for part in (fold.train, fold.val, fold.test):
+            assert ("C0" in part) == ("C7" in part)
+
+
+def test_enough_test_cases_keep_the_versions_own_splits() -> None:
+    splits = {f"S{n}": "test" for n in range(20)} | {"T": "train", "V": "val"}
+    (fold,) = reproduce.folds_of(manifest_of(splits), seed=0)
+    assert (fold.train, fold.val, len(fold.test)) == (("T",), ("V",), 20)
+
+
+def test_too_few_patients_for_folds() -> None:
+    with pytest.raises(FemurError, match="4 patients"):
+        reproduce.folds_of(manifest_of({f"C{n}": "train" for n in range(4)}), seed=0)
+
+
+def test_random_search_spends_what_hyperband_spends() -> None:
+    full = experiments.REPRODUCE_BUDGETS["full"]
+    spec = reproduce.spec_of(experiments.BY_NAME["random"], full, seed=0)
+    assert (spec.samples, spec.max_epochs) == (26, 100)  # Hyperband, R = 100: 2,672 epochs
+    assert reproduce.spec_of(experiments.BY_NAME["grid"], full, seed=0).samples is None
+    with pytest.raises(FemurError, match="searches"):
+        reproduce.spec_of(experiments.BY_NAME["unet-dice"], full, seed=0)
