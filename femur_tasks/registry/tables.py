@@ -21,6 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -257,6 +258,11 @@ class Search(Base):
     __table_args__ = (CheckConstraint("state in ('open', 'cancelled', 'done')", name="state"),)
 
 
+OPEN_TRIAL = "state in ('running', 'waiting')"
+UNTOLD_TRIAL = "not told and state in ('completed', 'failed')"
+"""What the partial indexes on trials need to find in a query, word for word."""
+
+
 class Trial(Base):
     """One hyperparameter set on one rung, and who holds its lease.
 
@@ -289,8 +295,23 @@ class Trial(Base):
     __table_args__ = (
         ForeignKeyConstraint(["run_id", "search"], ["search.run_id", "search.search"]),
         CheckConstraint("state in ('waiting', 'running', 'completed', 'failed')", name="state"),
-        Index("ix_trial_to_lease", "run_id", "search", "state", "trial_id"),
-        Index("ix_trial_to_tell", "run_id", "search", "told", "state"),
+        Index(
+            "ix_trial_open",
+            "run_id",
+            "search",
+            "state",
+            "trial_id",
+            sqlite_where=text(OPEN_TRIAL),
+            postgresql_where=text(OPEN_TRIAL),
+        ),
+        Index(
+            "ix_trial_untold",
+            "run_id",
+            "search",
+            "trial_id",
+            sqlite_where=text(UNTOLD_TRIAL),
+            postgresql_where=text(UNTOLD_TRIAL),
+        ),
     )
 
 

@@ -15,13 +15,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, LeaseLost, NotFound
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import Search, Trial, TrialEpoch
+from femur_tasks.registry.tables import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
 from femur_tasks.search.space import from_json, to_json
 from femur_tasks.search.strategies import Assignment, Spec, Strategy, StrategyName, load, strategy
 
@@ -138,7 +151,12 @@ class Leases:
         """Which trials may be leased at the time `now`: those that wait, and those whose worker fell silent."""
         silent = and_(Trial.state == "running", Trial.lease_expires_at <= bindparam("now"))
         is_open = exists().where(Search.run_id == self._run_id, Search.search == self._name, Search.state == "open")
-        return [*self._of_search(Trial), or_(Trial.state == "waiting", silent), is_open]
+        return [
+            *self._of_search(Trial),
+            literal_column(f"trial.{OPEN_TRIAL}", Boolean),
+            or_(Trial.state == "waiting", silent),
+            is_open,
+        ]
 
     def _statement(self) -> Any:
         """Leases the next free trial; made once, because making it takes as long as running it."""
@@ -174,42 +192,38 @@ class Leases:
         session.flush()
 
     def _put(self, session: Session, asked: Strategy, most: int, now: datetime) -> Literal["idle", "done"] | None:
-        for _ in range(most):
-            answer = asked.ask()
-            if not isinstance(answer, Assignment):
-                return answer
+        rows: list[dict[str, Any]] = []
+        answer: Assignment | Literal["idle", "done"] | None = None
+        while len(rows) < most and isinstance(answer := asked.ask(), Assignment):
             parent = session.get(Trial, (self._run_id, self._name, answer.parent_id)) if answer.parent_id else None
-            session.add(
-                Trial(
-                    run_id=self._run_id,
-                    search=self._name,
-                    trial_id=answer.trial_id,
-                    parent_id=answer.parent_id,
-                    hyperparameters=answer.values,
-                    bracket=answer.bracket,
-                    rung=answer.rung,
-                    from_epoch=answer.from_epoch,
-                    to_epoch=answer.to_epoch,
-                    state="waiting",
-                    told=False,
-                    attempts=0,
-                    owner="",
-                    token=0,
-                    lease_expires_at=now,
-                    checkpoint_key=None,
-                    best_key=parent.best_key if parent else None,
-                    detail="",
-                )
+            rows.append(
+                {
+                    "run_id": self._run_id,
+                    "search": self._name,
+                    "trial_id": answer.trial_id,
+                    "parent_id": answer.parent_id,
+                    "hyperparameters": answer.values,
+                    "bracket": answer.bracket,
+                    "rung": answer.rung,
+                    "from_epoch": answer.from_epoch,
+                    "to_epoch": answer.to_epoch,
+                    "state": "waiting",
+                    "told": False,
+                    "attempts": 0,
+                    "owner": "",
+                    "token": 0,
+                    "lease_expires_at": now,
+                    "best_key": parent.best_key if parent else None,
+                    "detail": "",
+                }
             )
-        return None
+        if rows:
+            session.execute(insert(Trial), rows)
+        return None if isinstance(answer, Assignment) else answer
 
     def _untold(self, session: Session) -> list[Trial]:
-        ended = Trial.state.in_(("completed", "failed"))
-        return list(
-            session.scalars(
-                select(Trial).where(*self._of_search(Trial), Trial.told.is_(False), ended).order_by(Trial.trial_id)
-            )
-        )
+        untold = literal_column(UNTOLD_TRIAL, Boolean)
+        return list(session.scalars(select(Trial).where(*self._of_search(Trial), untold).order_by(Trial.trial_id)))
 
     def _left(self, session: Session) -> bool:
         open_states = Trial.state.in_(("waiting", "running"))

@@ -81,7 +81,7 @@ class Listed:
         FemurError: a grid without an end, or more samples than it has configurations.
     """
 
-    foresight = 100
+    foresight = 10_000
 
     def __init__(self, spec: Spec, state: dict[str, Any] | None = None) -> None:
         self._spec = spec

@@ -20,6 +20,10 @@ _SPACE = {  # what every search drew from so far
     "beta_1": {"values": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
     "beta_2": {"values": [0.991, 0.992, 0.993, 0.994, 0.995, 0.996, 0.997, 0.998, 0.999]},
 }
+_INDEXES = (
+    ("ix_trial_open", ["state", "trial_id"], "state in ('running', 'waiting')"),
+    ("ix_trial_untold", ["trial_id"], "not told and state in ('completed', 'failed')"),
+)
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 _NEW_OF_SEARCH = {"search": "tuned", "strategy": "hyperband", "space": _SPACE, "samples": None, "fixed": {}}
 
@@ -153,8 +157,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["run.run_id"], name="fk_experiment_run_id_run"),
         sa.PrimaryKeyConstraint("run_id", "experiment", name="pk_experiment"),
     )
-    op.create_index("ix_trial_to_lease", "trial", ["run_id", "search", "state", "trial_id"])
-    op.create_index("ix_trial_to_tell", "trial", ["run_id", "search", "told", "state"])
+    for name, columns, where in _INDEXES:
+        told = sa.text(where)
+        op.create_index(name, "trial", ["run_id", "search", *columns], sqlite_where=told, postgresql_where=told)
 
 
 def downgrade() -> None:
@@ -165,7 +170,7 @@ def downgrade() -> None:
 
     for name in ("experiment", "experiment_fit"):
         op.drop_table(name)
-    for name in ("ix_trial_to_tell", "ix_trial_to_lease"):
+    for name, *_ in _INDEXES:
         op.drop_index(name, "trial")
     _rebuilt(True, changed)
     op.drop_column("fit", "planned_epochs")
