@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from femur_tasks.search.strategies import StrategyName
 from femur_tasks.training.hyperparameters import REFERENCE_BASELINE, REFERENCE_UNET, Hyperparameters
+
+if TYPE_CHECKING:
+    from femur_tasks.search.strategies import StrategyName
 
 ReproduceBudgetName = Literal["smoke", "standard", "full"]
 
