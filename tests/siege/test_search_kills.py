@@ -95,6 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, store
     return Place(context, env)
 
 
+@pytest.mark.timeout(END_S + 60)
 def test_search_of_killed_workers_is_the_search_of_one_that_lived(place: Place) -> None:
     place.open("alone")
     alone = place.worker("alone", "alone")

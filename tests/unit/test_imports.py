@@ -27,6 +27,10 @@ PURE = (
     "femur_tasks.dataset.leakage",
     "femur_tasks.dataset.drift",
     "femur_tasks.dataset.acceptance",
+    "femur_tasks.search.brackets",
+    "femur_tasks.search.space",
+    "femur_tasks.search.strategies",
+    "femur_tasks.steps.deadline",
 )
 SCIPY = {"numpy", "scipy", "charset_normalizer"}  # the last through numpy.f2py, where it is installed
 _INSTALLED = frozenset(packages_distributions())  # leaves out the standard library and what compiled modules register
