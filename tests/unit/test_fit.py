@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import Counter
@@ -19,11 +20,13 @@ from safetensors.numpy import load, save
 
 from femur_tasks.dataset.shards import Shard
 from femur_tasks.errors import FemurError
+from femur_tasks.steps.train import trained
 from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
 from femur_tasks.training.augmentation import augment
 from femur_tasks.training.fit import Diverged, OutOfMemory, Plan, fit, hard_dice, probabilities
 from femur_tasks.training.hyperparameters import REFERENCE_UNET, Augmentation, Hyperparameters
+from femur_tasks.training.memory import forget_dead_models
 from femur_tasks.training.pipeline import NONE, Batches
 from tests.tiny_fit import SIZE, MemoryJournal, batches, model, shard
 
@@ -519,3 +522,52 @@ def test_no_augmentation_gives_back_what_came() -> None:
     found = augment(image, mask, NONE, np.random.default_rng(0))
     assert found[0] is image
     assert found[1] is mask
+
+
+def graphs_of_steps() -> int:
+    """Graphs of training and prediction steps that still hold their operations."""
+    return sum(
+        type(one).__name__ == "FuncGraph" and one.name == "one_step_on_data" and len(one.get_operations()) > 0
+        for one in gc.get_objects()
+    )
+
+
+def test_models_that_nobody_holds_leave_no_graph_behind() -> None:
+    forget_dead_models()
+    before = graphs_of_steps()
+    for _ in range(2):
+        fit(model(), *batches(), plan(1), MemoryJournal())
+    assert graphs_of_steps() > before
+    forget_dead_models()
+    assert graphs_of_steps() <= before
+    held = model()
+    fit(held, *batches(), plan(1), MemoryJournal())
+    forget_dead_models()
+    list(hard_dice(held, batches()[1]))  # one that is held still works
+
+
+def test_half_a_batch_is_tried_where_a_whole_one_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    class Pictures:
+        size = SIZE
+
+        @staticmethod
+        def batches(split: str, batch_size: int) -> Batches:
+            cases = shard(10, seed=1)
+            return Batches([split], lambda _: cases, 10, SIZE, batch_size)
+
+    def small(network: Any, train: Batches, val: Batches, told: Plan, journal: Any) -> Any:
+        tried.append(train.steps())
+        if train.steps() < 5:
+            raise OutOfMemory("Expected a step to fit. Received: none.")
+        return fit(network, train, val, told, journal)
+
+    monkeypatch.setattr("femur_tasks.training.fit.fit", small)
+    told = replace(REFERENCE_UNET, batch_size=4)
+    _, memory = trained(Pictures(), "unet", told, 1, plan(1), MemoryJournal())  # type: ignore[arg-type]
+    assert (tried, memory.epochs) == ([3, 5], 1)
+    tried.clear()
+    with pytest.raises(OutOfMemory):
+        trained(Pictures(), "unet", replace(told, batch_size=16), 1, plan(1), MemoryJournal())  # type: ignore[arg-type]
+    assert tried == [1, 2]
