@@ -66,6 +66,9 @@ class Settings(_Home):
         "", description="Time of day by which a nightly retrain has ended, such as 06:00. Empty: when it has ended."
     )
     search_workers: int = Field(2, ge=1, le=64, description="Search workers that a retrain maps.")
+    mixed_precision: bool = Field(
+        False, description="Whether the search trains in bfloat16 where the processor computes in it."
+    )
     gpu_slots: int = Field(2, ge=1, description="Slots of the pool `gpu`: training tasks that run side by side.")
     lease_s: int = Field(60, ge=5, description="Seconds after which a silent worker loses its trial.")
     task_heartbeat_s: int = Field(30, ge=10, description="Seconds after which Airflow calls a silent task dead.")

@@ -89,7 +89,8 @@ def _opened(context: Context, run_id: str) -> _Open:
     leases = Leases(context.registry, run_id, SEARCH, context.settings.lease_s, context.now)
     spec = Spec("hyperband", space.tuned(data.cases("train")), budget.max_epochs, parameters.seed, budget.factor)
     batch_size = min(TUNED.batch_size, budget.batch_size)
-    leases.open(spec, replace(TUNED, batch_size=batch_size, precision=precision.chosen()).as_dict())
+    mixed = precision.chosen() if context.settings.mixed_precision else TUNED.precision
+    leases.open(spec, replace(TUNED, batch_size=batch_size, precision=mixed).as_dict())
     shared = TUNED.with_values(leases.fixed())
     return _Open(run, leases, shared, data, budget.max_epochs, budget.unet_epochs, parameters.seed)
 

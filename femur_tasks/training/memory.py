@@ -20,7 +20,8 @@ def forget_dead_models() -> None:
     graphs = sys.modules.get("tensorflow.python.framework.func_graph")
     if graphs is None:
         return
-    for graph in [one for one in gc.get_objects() if isinstance(one, graphs.FuncGraph)]:
+    # by type: `isinstance` would ask each object, and Airflow's lazy ones would then load what is not there
+    for graph in [one for one in gc.get_objects() if type(one) is graphs.FuncGraph]:
         variables = graph._weak_variables
         if variables and all(variable() is None for variable in variables):
             graphs.dismantle_func_graph(graph)

@@ -1,4 +1,4 @@
-"""Which precision trains: bfloat16 where the processor computes in it and equal Dice was measured, float32 else."""
+"""Which precision trains: bfloat16 where the processor computes in it, float32 else."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 def chosen() -> str:
     """`mixed_bfloat16` on processors with AVX512-BF16 or AMX, else `float32`.
 
-    `benchmarks/train.py` shows equal Dice there at 1.6 times the pictures a second. Elsewhere bfloat16 is emulated,
-    and on a GPU its Dice was not measured.
+    Elsewhere bfloat16 is emulated, and on a GPU it was not tried.
     """
     import keras
 
