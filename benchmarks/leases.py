@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 from zlib import crc32
 
@@ -31,7 +31,8 @@ from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.tables import Run, Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, Leases, held_trial
 from femur_tasks.search.space import REFERENCE, Choice
-from femur_tasks.search.strategies import Spec, load, strategy
+from femur_tasks.search.strategies import load, strategy
+from femur_tasks.search.strategy import Spec
 from femur_tasks.search.worker import work
 
 LEASE_S = 60
@@ -70,7 +71,6 @@ def utc_now() -> datetime:
 def process(url: str, run_id: str, workers: int, epoch_s: float, seconds: float, stagger_s: float) -> Seen:
     """`workers` threads that work on a search; training sleeps `epoch_s` an epoch."""
     registry, seen = Registry(url), Seen()
-    load("hyperband")
 
     def train(lease: Lease) -> None:
         started = time.time()
@@ -106,7 +106,7 @@ def measured(
     processes = min(PROCESSES, workers)
     shares = [len(part) for part in np.array_split(range(workers), processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for ready in [pool.submit(load, "hyperband") for _ in range(2 * processes)]:
+        for ready in [pool.submit(load, spec.strategy) for _ in range(2 * processes)]:
             ready.result()  # every process is there, and has loaded Keras Tuner, before the clock starts
         told = [pool.submit(process, url, run_id, share, epoch_s, seconds, stagger_s) for share in shares]
         found = [one.result() for one in told]
@@ -159,8 +159,12 @@ def main() -> None:
     edge = round(options.trials**0.5)
     grid = {"a": Choice(tuple(range(edge))), "b": Choice(tuple(range(edge)))}
     table = Table("search", "workers", "leases/s", "p50 ms", "p95 ms", "p99 ms", "")
-    data = Path(mkdtemp(prefix="femur-pg-")) / "data"  # as root the server runs as another user
-    with TemporaryDirectory(prefix="femur-leases-") as folder, get_server(data, cleanup_mode="delete") as server:
+    with (
+        TemporaryDirectory(prefix="femur-leases-") as folder,
+        TemporaryDirectory(prefix="femur-pg-") as data,
+        get_server(Path(data) / "data", cleanup_mode="delete") as server,
+    ):
+        Path(data).chmod(0o711)
         url = server.get_uri()
         migrate(url)
         hyperband = Spec("hyperband", REFERENCE, 100, seed=1)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowFailException
 from wiring import DEFAULTS, GPU, form, trigger
 
+from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.parameters import ReproduceParameters
 
 
@@ -46,7 +48,12 @@ def reproduce() -> None:
         from femur_tasks.steps.context import open_context
         from femur_tasks.steps.reproduce import conclude_reproduction
 
-        return conclude_reproduction(open_context(), run_id)
+        try:
+            return conclude_reproduction(open_context(), run_id)
+        except Unreachable:
+            raise  # the store may be back at the next try
+        except FemurError as err:
+            raise AirflowFailException(err.what) from err
 
     experiment.expand_kwargs(open_reproduction()) >> table()
 

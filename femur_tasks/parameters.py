@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from femur_tasks.dataset.naming import compiled
 from femur_tasks.dataset.problems import LAYOUTS, LIFTABLE, LayoutName
 from femur_tasks.errors import FemurError
-from femur_tasks.training.experiments import ReproduceBudgetName
+from femur_tasks.search.experiments import ReproduceBudgetName
 
 Family = Literal["baseline", "unet", "tuned"]
 BudgetName = Literal["smoke", "nightly", "full"]

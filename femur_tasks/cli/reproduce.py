@@ -11,7 +11,7 @@ import typer
 from femur_tasks.cli.failures import Stopped
 from femur_tasks.cli.show import AsJson, duration, err, out, print_json, print_table, watching
 from femur_tasks.parameters import ReproduceParameters
-from femur_tasks.training.experiments import EXPERIMENTS, REPRODUCE_BUDGETS
+from femur_tasks.search.experiments import EXPERIMENTS, REPRODUCE_BUDGETS
 
 if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
@@ -102,7 +102,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 def _show_plan(asked: ReproduceParameters) -> None:
-    from femur_tasks.steps.reproduce import spec_of
+    from femur_tasks.search.experiments import spec_of
 
     told = REPRODUCE_BUDGETS[asked.budget]
     cells = []

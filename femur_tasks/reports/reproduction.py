@@ -14,11 +14,10 @@ Span = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """What a search tried: how many trials and epochs, and each trial's learning rate (0 where fixed) and score."""
+    """What a search tried."""
 
     trials: int
     epochs: int
-    scores: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -64,5 +63,4 @@ def render(told: Reproduction) -> str:
         state="reproduced",
         tone="calm",
         period=page.period(told.started_at, told.finished_at),
-        low=min(row.test[1] for row in told.rows),
     )

@@ -11,7 +11,7 @@ from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import Trial
 
 from femur_tasks.search.space import keras_tuner_space
-from femur_tasks.search.strategies import Assignment, Spec
+from femur_tasks.search.strategy import Assignment, Spec
 
 _OBJECTIVE = "val_dice"
 

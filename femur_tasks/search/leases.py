@@ -1,9 +1,8 @@
 """Leases: a worker's time-limited right to one trial, in the registry database.
 
 There is no chief. Trials wait in the table; a worker leases the first one that waits or whose worker fell silent,
-in one statement. Where none is left, whoever comes first tells the strategy the scores that it does not know yet
-and has it put as many trials there as workers are busy, and one: a worker alone sees the strategy's own order.
-Every write of a worker carries its token; after a take-over the old token is refused.
+in one statement. Where none is left, whoever comes first has the strategy put more there (`supply.py`). Every write of
+a worker carries its token; after a take-over the old token is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from sqlalchemy import (
     case,
     exists,
     func,
-    insert,
     literal_column,
     or_,
     select,
@@ -34,12 +32,13 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, LeaseLost, NotFound
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
-from femur_tasks.search.space import from_json, to_json
-from femur_tasks.search.strategies import Assignment, Spec, Strategy, StrategyName, load, strategy
+from femur_tasks.registry.tables import OPEN_TRIAL, Search, Trial, TrialEpoch
+from femur_tasks.search.space import to_json
+from femur_tasks.search.strategies import load, strategy
+from femur_tasks.search.strategy import Spec
+from femur_tasks.search.supply import WORST_SCORE, put_trials, untold
 
 ATTEMPTS = 3
-WORST_SCORE = 0.0
 _MOST_EPOCHS = 1 << 30
 Answer = Literal["idle", "done", "out_of_time"]
 
@@ -118,7 +117,7 @@ class Leases:
             if lease := self._leased(session, owner, most_epochs, now):
                 return lease
             search = self._search(session, locked=False)
-            if search.state == "open" and not (search.waits and not self._untold(session)):
+            if search.state == "open" and not (search.waits and not untold(session, search)):
                 load(search.strategy)  # which may take seconds: not under the lock
                 locked = self._lock(session)
                 if locked is None:
@@ -127,7 +126,7 @@ class Leases:
                 if lease := self._leased(session, owner, most_epochs, now):  # somebody else has asked meanwhile
                     return lease
                 if search.state == "open":
-                    self._ask(session, search, now)
+                    put_trials(session, search, now)
                     if lease := self._leased(session, owner, most_epochs, now):
                         return lease
             if search.state != "open":
@@ -175,61 +174,6 @@ class Leases:
                 started_at=func.coalesce(Trial.started_at, bindparam("now")),
             )
             .returning(Trial.trial_id, Trial.token, Trial.hyperparameters, Trial.from_epoch, Trial.to_epoch)
-        )
-
-    def _ask(self, session: Session, search: Search, now: datetime) -> None:
-        """Tell the strategy what it does not know yet, and put the trials that it wants into the table."""
-        asked = strategy(_spec(search), search.strategy_state)
-        for trial in self._untold(session):
-            asked.tell(trial.trial_id, _score(trial), trial.best_epoch or trial.to_epoch)
-            trial.told = True
-        busy = session.scalar(select(func.count()).where(*self._of_search(Trial), Trial.state == "running")) or 0
-        answer = self._put(session, asked, max(busy + 1, asked.foresight), now)
-        search.waits = answer is not None
-        if answer == "done" and not busy and not self._left(session):
-            search.state = "done"
-        search.strategy_state = asked.to_state()
-        session.flush()
-
-    def _put(self, session: Session, asked: Strategy, most: int, now: datetime) -> Literal["idle", "done"] | None:
-        rows: list[dict[str, Any]] = []
-        answer: Assignment | Literal["idle", "done"] | None = None
-        while len(rows) < most and isinstance(answer := asked.ask(), Assignment):
-            parent = session.get(Trial, (self._run_id, self._name, answer.parent_id)) if answer.parent_id else None
-            rows.append(
-                {
-                    "run_id": self._run_id,
-                    "search": self._name,
-                    "trial_id": answer.trial_id,
-                    "parent_id": answer.parent_id,
-                    "hyperparameters": answer.values,
-                    "bracket": answer.bracket,
-                    "rung": answer.rung,
-                    "from_epoch": answer.from_epoch,
-                    "to_epoch": answer.to_epoch,
-                    "state": "waiting",
-                    "told": False,
-                    "attempts": 0,
-                    "owner": "",
-                    "token": 0,
-                    "lease_expires_at": now,
-                    "best_key": parent.best_key if parent else None,
-                    "detail": "",
-                }
-            )
-        if rows:
-            session.execute(insert(Trial), rows)
-        return None if isinstance(answer, Assignment) else answer
-
-    def _untold(self, session: Session) -> list[Trial]:
-        untold = literal_column(UNTOLD_TRIAL, Boolean)
-        return list(session.scalars(select(Trial).where(*self._of_search(Trial), untold).order_by(Trial.trial_id)))
-
-    def _left(self, session: Session) -> bool:
-        open_states = Trial.state.in_(("waiting", "running"))
-        return (
-            session.scalars(select(Trial.trial_id).where(*self._of_search(Trial), open_states).limit(1)).first()
-            is not None
         )
 
     def renew(self, lease: Lease) -> None:
@@ -378,12 +322,3 @@ def held_trial(session: Session, lease: Lease) -> Trial:
     if trial is None or trial.token != lease.token or trial.state != "running":
         raise LeaseLost(f"Expected token {lease.token} to hold trial {lease.trial_id}. Received: it was taken over.")
     return trial
-
-
-def _score(trial: Trial) -> float:
-    return WORST_SCORE if trial.score is None else trial.score
-
-
-def _spec(search: Search) -> Spec:
-    name: StrategyName = search.strategy  # type: ignore[assignment]  # only `open` writes it
-    return Spec(name, from_json(search.space), search.max_epochs, search.seed, search.factor, search.samples)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
@@ -101,28 +101,31 @@ def run_progress(session: Session, run_id: str) -> RunProgress:
         raise NotFound(what, "See `femur runs list`.")
     fits = tuple(_fit(session, fit) for fit in session.scalars(select(Fit).where(Fit.run_id == run_id)))
     found = session.scalars(select(Search).where(Search.run_id == run_id).order_by(Search.search))
-    epochs, device_s = cost(session, run_id)
+    costs = [cost(session, table, run_id) for table in (FitEpoch, TrialEpoch)]
     return RunProgress(
         run_id=run_id,
         state=run.state,
         model=run.model,
         dataset=str(run.parameters.get("dataset") or ""),
         deadline=run.deadline,
-        epochs=epochs,
-        device_s=device_s,
+        epochs=sum(epochs for epochs, _ in costs),
+        device_s=sum(seconds for _, seconds in costs),
         fits=fits,
         searches=tuple(_search(session, search) for search in found),
     )
 
 
-def cost(session: Session, run_id: str) -> tuple[int, float]:
-    """Epochs that a run trained, and the seconds that they took on their devices."""
-    epochs, seconds = 0, 0.0
-    for table in (FitEpoch, TrialEpoch):
-        told = select(func.count(), func.coalesce(func.sum(table.seconds), 0.0)).where(table.run_id == run_id)
-        count, taken = session.execute(told).one()
-        epochs, seconds = epochs + count, seconds + taken
-    return epochs, seconds
+def cost(
+    session: Session, table: type[FitEpoch] | type[TrialEpoch], run_id: str, *of: ColumnElement[bool]
+) -> tuple[int, float]:
+    """Epochs that a run trained, and the seconds that they took on their devices.
+
+    Args:
+        of: narrows it down, to a family or a search.
+    """
+    told = select(func.count(), func.coalesce(func.sum(table.seconds), 0.0)).where(table.run_id == run_id, *of)
+    epochs, seconds = session.execute(told).one()
+    return int(epochs), float(seconds)
 
 
 def _fit(session: Session, fit: Fit) -> FitProgress:

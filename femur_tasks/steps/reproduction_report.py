@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from femur_tasks.registry.tables import ExperimentFit, ExperimentRow, Run, Trial
+from femur_tasks.registry.tables import ExperimentFit, ExperimentRow, Run
 from femur_tasks.reports.reproduction import Reproduction, Row, SearchFacts, render
+from femur_tasks.search.experiments import BY_NAME, REPRODUCE_BUDGETS
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.progress import run_progress
-from femur_tasks.training.experiments import BY_NAME, REPRODUCE_BUDGETS
 
 
 def write_reproduction(context: Context, run_id: str) -> str:
@@ -22,16 +22,7 @@ def write_reproduction(context: Context, run_id: str) -> str:
         strips = {fit.experiment: fit.overlays_key for fit in fits if fit.overlays_key}
         chosen = {fit.experiment: dict(fit.hyperparameters) for fit in fits}
         searches = {
-            search.search: SearchFacts(
-                trials=sum(rung.planned for rung in search.rungs),
-                epochs=search.epochs,
-                scores=tuple(
-                    (float(trial.hyperparameters.get("learning_rate", 0.0)), float(trial.score or 0.0))
-                    for trial in session.scalars(
-                        select(Trial).where(Trial.run_id == run_id, Trial.search == search.search)
-                    )
-                ),
-            )
+            search.search: SearchFacts(trials=sum(rung.planned for rung in search.rungs), epochs=search.epochs)
             for search in run_progress(session, run_id).searches
         }
         page = Reproduction(

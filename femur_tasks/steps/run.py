@@ -93,7 +93,8 @@ def _choose_version(session: Session, parameters: RetrainParameters) -> tuple[Da
 
 
 def _failures(session: Session, version: DatasetVersion) -> int:
-    failed = select(func.count()).where(Run.dataset_digest == version.digest, Run.state == "failed")
+    retrains = (Run.dataset_digest == version.digest, Run.model != "")  # a reproduction is for no model
+    failed = select(func.count()).where(*retrains, Run.state == "failed")
     return session.scalar(failed) or 0
 
 

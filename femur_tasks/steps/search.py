@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from femur_tasks.registry.tables import Run, TrialEpoch
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import epochs_left, training_ends
 from femur_tasks.steps.run import run_facts
-from femur_tasks.steps.train import Data, fit_family, seed_of, trained
+from femur_tasks.steps.train import Data, Pictures, fit_family, seed_of, trained
 from femur_tasks.training.hyperparameters import ARCHITECTURE_OF_FAMILY, FEW_CASES, TUNED, Hyperparameters
 
 if TYPE_CHECKING:
@@ -40,18 +40,7 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
     Returns:
         How many trials this worker finished.
     """
-    from femur_tasks.search.worker import work
-    from femur_tasks.training.fit import Plan
-    from femur_tasks.training.journal import TrialJournal
-
     search = _opened(context, run_id)
-
-    def train(lease: Lease) -> None:
-        chosen = search.shared.with_values(lease.hyperparameters)
-        seed = _trial_seed(search.seed, lease.hyperparameters)
-        plan = Plan(f"{run_id}/{lease.trial_id}", lease.to_epoch, None, seed, lease.from_epoch, chosen.augmented)
-        journal = TrialJournal(context.registry, context.store, context.now, lease)
-        trained(search.data, ARCHITECTURE_OF_FAMILY["tuned"], chosen, search.max_epochs, plan, journal)
 
     def most_epochs() -> int | None:
         if search.run.deadline is None:
@@ -59,7 +48,45 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
         end = training_ends(search.run.started_at, search.run.deadline)
         return epochs_left(context.now(), end, _epoch_s(context, run_id), search.final_epochs)
 
-    return {"worker": worker, "trials": work(search.leases, worker, train, most_epochs)}
+    architecture = ARCHITECTURE_OF_FAMILY["tuned"]
+    told = (search.leases, search.data, architecture, search.shared, search.max_epochs, search.seed)
+    return {"worker": worker, "trials": train_leased(context, worker, *told, most_epochs)}
+
+
+def train_leased(
+    context: Context,
+    worker: str,
+    leases: Leases,
+    pictures: Pictures,
+    architecture: str,
+    shared: Hyperparameters,
+    max_epochs: int,
+    seed: int,
+    most_epochs: Callable[[], int | None] = lambda: None,
+) -> int:
+    """Train trials of any search until it is done, cancelled or out of time.
+
+    Args:
+        shared: hyperparameters that all trials share, beside those of the space.
+        max_epochs: what a schedule of the learning rate spans.
+        seed: of the search; each configuration has one of its own by it.
+        most_epochs: how many epochs there is time for now, None for any number.
+
+    Returns:
+        How many trials this worker finished.
+    """
+    from femur_tasks.search.worker import work
+    from femur_tasks.steps.journal import TrialJournal
+    from femur_tasks.training.fit import Plan
+
+    def train(lease: Lease) -> None:
+        chosen = shared.with_values(lease.hyperparameters)
+        owner, trial_seed = f"{lease.run_id}/{lease.search}/{lease.trial_id}", _trial_seed(seed, lease.hyperparameters)
+        plan = Plan(owner, lease.to_epoch, None, trial_seed, lease.from_epoch, chosen.augmented)
+        journal = TrialJournal(context.registry, context.store, context.now, lease)
+        trained(pictures, architecture, chosen, max_epochs, plan, journal)
+
+    return work(leases, worker, train, most_epochs)
 
 
 def train_winner(context: Context, run_id: str) -> dict[str, Any]:
@@ -79,7 +106,7 @@ def train_winner(context: Context, run_id: str) -> dict[str, Any]:
 def _opened(context: Context, run_id: str) -> _Open:
     from femur_tasks.search import space
     from femur_tasks.search.leases import Leases
-    from femur_tasks.search.strategies import Spec
+    from femur_tasks.search.strategy import Spec
     from femur_tasks.training import precision
 
     with context.registry.reading() as session:

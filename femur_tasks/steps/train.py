@@ -64,7 +64,7 @@ def fit_family(
         epochs: of the budget; fewer are planned where the run's deadline leaves no time for them.
         epoch_s: what an epoch takes, None where that is not known.
     """
-    from femur_tasks.training.journal import forget
+    from femur_tasks.steps.journal import forget
 
     done = _model_version(context, run_id, family)
     if done is None:
@@ -93,9 +93,9 @@ def _planned(context: Context, run_id: str, family: str, epochs: int, epoch_s: f
 def _fit_and_register(
     context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int
 ) -> ModelVersion:
+    from femur_tasks.steps.journal import FitJournal
     from femur_tasks.training import artefact, networks
     from femur_tasks.training.fit import Plan, hard_dice
-    from femur_tasks.training.journal import FitJournal
 
     with context.registry.reading() as session:
         run, _, budget = run_facts(session, run_id)

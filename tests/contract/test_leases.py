@@ -22,13 +22,14 @@ from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
 from femur_tasks.search.hyperband import Hyperband
-from femur_tasks.search.leases import ATTEMPTS, WORST_SCORE, Lease, Leases, held_trial
+from femur_tasks.search.leases import ATTEMPTS, Lease, Leases, held_trial
 from femur_tasks.search.space import GRID, REFERENCE, SWEEP
-from femur_tasks.search.strategies import Assignment, Spec
+from femur_tasks.search.strategy import Assignment, Spec
+from femur_tasks.search.supply import WORST_SCORE
 from femur_tasks.search.worker import work
+from femur_tasks.steps.journal import TrialJournal
 from femur_tasks.storage import MemoryStore
 from femur_tasks.training.fit import Epoch
-from femur_tasks.training.journal import TrialJournal
 from tests import registry_rows as rows
 from tests.conftest import Clock
 

@@ -11,7 +11,7 @@ from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Fit, FitEpoch, TrialEpoch
 from femur_tasks.search.leases import Lease, Leases
 from femur_tasks.search.space import GRID, REFERENCE
-from femur_tasks.search.strategies import Spec
+from femur_tasks.search.strategy import Spec
 from femur_tasks.steps.progress import RungProgress, SearchProgress, run_progress
 from tests import registry_rows as rows
 from tests.conftest import Clock

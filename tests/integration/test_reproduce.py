@@ -11,12 +11,14 @@ from sqlalchemy import func, select
 
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.evaluation.intervals import Interval
 from femur_tasks.parameters import IngestParameters, ReproduceParameters
 from femur_tasks.registry.tables import ExperimentFit, ExperimentRow, FitEpoch, Run, TrialEpoch
-from femur_tasks.steps import reproduce
+from femur_tasks.search import experiments
+from femur_tasks.steps import experiment_table, reproduce
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.folds import folds_of
 from femur_tasks.steps.ingest import ingest
-from femur_tasks.training import experiments
 from tests.radiographs import write_reference
 
 SPLITS = {
@@ -28,7 +30,8 @@ FEW = ("baseline-dice", "unet-dice", "sweep")
 @pytest.fixture
 def reproduction(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     chosen = tuple(experiments.BY_NAME[name] for name in FEW)
-    monkeypatch.setattr(reproduce, "EXPERIMENTS", chosen)
+    for module in (reproduce, experiment_table):
+        monkeypatch.setattr(module, "EXPERIMENTS", chosen)
     small = replace(experiments.REPRODUCE_BUDGETS["smoke"], epochs=2, seeds=1, sweep_samples=2)
     monkeypatch.setattr(reproduce, "REPRODUCE_BUDGETS", {"smoke": small})
     write_reference(tmp_path / "data", SPLITS)
@@ -65,7 +68,8 @@ def test_rows_have_intervals_and_the_difference_to_the_row_above(reproduction: C
     page = context.store.get(key).decode()
     assert all(experiments.BY_NAME[name].title in page for name in FEW)
     assert page.count("data:image/png") == 3
-    assert not list(context.store.list("checkpoints/unet")), "what a fit leaves behind is removed"
+    assert "UTC to " in page or "Since" not in page, "the page says when it ended"
+    assert not list(context.store.list("checkpoints/")), "what fits and trials leave behind is removed"
 
 
 def test_what_was_trained_is_not_trained_again(reproduction: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +89,45 @@ def test_what_was_trained_is_not_trained_again(reproduction: Context, monkeypatc
         assert session.scalar(select(func.count()).select_from(FitEpoch)) == epochs
 
 
-def test_table_needs_an_experiment_with_all_its_fits(reproduction: Context) -> None:
-    reproduce.open_reproduction(reproduction, "again", "cli", ReproduceParameters())
-    with pytest.raises(FemurError, match="all its fits"):
-        reproduce.conclude_reproduction(reproduction, "again")
+def test_reproduction_that_is_not_whole_fails_with_the_table_of_what_there_is(reproduction: Context) -> None:
+    context = reproduction
+    reproduce.open_reproduction(context, "again", "cli", ReproduceParameters())
+    with pytest.raises(FemurError, match="Received: baseline-dice, unet-dice, sweep without"):
+        reproduce.conclude_reproduction(context, "again")
+    reproduce.run_experiment(context, "again", "baseline-dice", "worker")
+    with pytest.raises(FemurError, match="Received: unet-dice, sweep without"):
+        reproduce.conclude_reproduction(context, "again")
+    with context.registry.reading() as session:
+        run = session.get_one(Run, "again")
+        assert (run.state, run.detail) == ("failed", "not all fits of unet-dice, sweep")
+        assert [row.experiment for row in session.scalars(select(ExperimentRow))] == ["baseline-dice"]
+        assert b"Baseline, Dice loss" in context.store.get(str(run.report_key))
+    reproduce.open_reproduction(context, "again", "cli", ReproduceParameters())
+    with context.registry.reading() as session:
+        assert session.get_one(Run, "again").state == "running"
+
+
+def test_unknown_dataset_is_not_found(context: Context) -> None:
     with pytest.raises(NotFound):
-        reproduce.open_reproduction(reproduction, "other", "cli", ReproduceParameters(dataset="nowhere"))
+        reproduce.open_reproduction(context, "other", "cli", ReproduceParameters(dataset="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "seeds", "said"),
+    [
+        pytest.param(0.01, 0.005, 0.02, [0.02], "no claim from one seed", id="one seed"),
+        pytest.param(0.01, 0.005, 0.02, [0.02, 0.01], "no claim from 2 seeds", id="two seeds"),
+        pytest.param(0.01, 0.005, 0.02, [0.02, 0.01, 0.001], "Really better than X", id="better"),
+        pytest.param(-0.01, -0.02, -0.005, [-0.02, -0.01, -0.001], "Really worse than X", id="worse"),
+        pytest.param(0.01, -0.005, 0.02, [0.02, 0.01, 0.001], "No difference to X", id="interval holds 0"),
+        pytest.param(0.01, 0.005, 0.02, [0.03, 0.01, -0.001], "No difference to X", id="a seed says otherwise"),
+        pytest.param(-0.01, -0.02, -0.005, [-0.03, 0.0, -0.001], "No difference to X", id="a seed sees none"),
+    ],
+)
+def test_claim_needs_the_interval_and_three_seeds_that_agree(
+    mean: float, low: float, high: float, seeds: list[float], said: str
+) -> None:
+    assert said in experiment_table.sentence("X", Interval(low, high, mean, 24, "bootstrap-bca"), seeds)
 
 
 def manifest_of(splits: dict[str, str], patients: dict[str, str] | None = None) -> Manifest:
@@ -106,7 +143,7 @@ def manifest_of(splits: dict[str, str], patients: dict[str, str] | None = None) 
 def test_folds_score_every_case_once_and_part_no_patient() -> None:
     splits = {f"C{n}": ("train", "train", "val", "test")[n % 4] for n in range(13)}
     patients = {"C0": "twin", "C7": "twin"}
-    folds = reproduce.folds_of(manifest_of(splits, patients), seed=4)
+    folds = folds_of(manifest_of(splits, patients), seed=4)
     assert len(folds) == 5
     assert sorted(case for fold in folds for case in fold.test) == sorted(splits)
     for fold in folds:
@@ -117,19 +154,19 @@ def test_folds_score_every_case_once_and_part_no_patient() -> None:
 
 def test_enough_test_cases_keep_the_versions_own_splits() -> None:
     splits = {f"S{n}": "test" for n in range(20)} | {"T": "train", "V": "val"}
-    (fold,) = reproduce.folds_of(manifest_of(splits), seed=0)
+    (fold,) = folds_of(manifest_of(splits), seed=0)
     assert (fold.train, fold.val, len(fold.test)) == (("T",), ("V",), 20)
 
 
 def test_too_few_patients_for_folds() -> None:
     with pytest.raises(FemurError, match="4 patients"):
-        reproduce.folds_of(manifest_of({f"C{n}": "train" for n in range(4)}), seed=0)
+        folds_of(manifest_of({f"C{n}": "train" for n in range(4)}), seed=0)
 
 
 def test_random_search_spends_what_hyperband_spends() -> None:
     full = experiments.REPRODUCE_BUDGETS["full"]
-    spec = reproduce.spec_of(experiments.BY_NAME["random"], full, seed=0)
+    spec = experiments.spec_of(experiments.BY_NAME["random"], full, seed=0)
     assert (spec.samples, spec.max_epochs) == (26, 100)  # Hyperband, R = 100: 2,672 epochs
-    assert reproduce.spec_of(experiments.BY_NAME["grid"], full, seed=0).samples is None
+    assert experiments.spec_of(experiments.BY_NAME["grid"], full, seed=0).samples is None
     with pytest.raises(FemurError, match="searches"):
-        reproduce.spec_of(experiments.BY_NAME["unet-dice"], full, seed=0)
+        experiments.spec_of(experiments.BY_NAME["unet-dice"], full, seed=0)

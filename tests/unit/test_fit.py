@@ -222,6 +222,23 @@ class Seconds:
         return self.now
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Seconds:
+    clock = Seconds()
+    monkeypatch.setattr("femur_tasks.training.fit.time", clock)
+    return clock
+
+
+class FourSecondEpochs(Scripted):
+    def __init__(self, clock: Seconds, dices: list[float]) -> None:
+        super().__init__(dices)
+        self._clock = clock
+
+    def fit(self, data: Any, **told: Any) -> Any:
+        self._clock.now += 4
+        return super().fit(data, **told)
+
+
 class SlowJournal(MemoryJournal):
     """Needs ten seconds for a checkpoint."""
 
@@ -238,18 +255,10 @@ def kept_epochs(journal: MemoryJournal) -> list[int]:
     return [checkpoint.unpack(state)[1].epochs for state in journal.states]
 
 
-def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Seconds()
-    monkeypatch.setattr("femur_tasks.training.fit.time", clock)
-
-    class FourSecondEpochs(Scripted):
-        def fit(self, data: Any, **told: Any) -> Any:
-            clock.now += 4
-            return super().fit(data, **told)
-
+def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, clock: Seconds) -> None:
     dices = [0.1, 0.5, 0.2, 0.3, 0.4, 0.2, 0.2, 0.2]
     journal = SlowJournal(clock)
-    network = FourSecondEpochs(dices)
+    network = FourSecondEpochs(clock, dices)
     memory = fit(network, nothing, nothing, plan(8), journal)
     assert kept_epochs(journal) == [1, 4, 7, 8]  # the first, then when 12 s have gone, and the last
     assert [epoch.epoch for epoch in journal.epochs] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -258,31 +267,23 @@ def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, monkeypa
 
     killed = SlowJournal(clock)
     with pytest.raises(StopIteration):  # the script ends after epoch 3: epochs 2 and 3 have rows, no checkpoint
-        fit(FourSecondEpochs(dices[:3]), nothing, nothing, plan(8), killed)
+        fit(FourSecondEpochs(clock, dices[:3]), nothing, nothing, plan(8), killed)
     assert (kept_epochs(killed), len(killed.epochs)) == ([1], 3)
-    resumed = FourSecondEpochs(dices[1:])
+    resumed = FourSecondEpochs(clock, dices[1:])
     again = fit(resumed, nothing, nothing, plan(8), killed)
     assert again == memory
     assert [epoch.val_dice for epoch in killed.epochs] == dices
     assert float(resumed.counter) == 2
 
 
-def test_epoch_that_would_end_too_late_is_not_started(nothing: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Seconds()
-    monkeypatch.setattr("femur_tasks.training.fit.time", clock)
-
-    class FourSecondEpochs(Scripted):
-        def fit(self, data: Any, **told: Any) -> Any:
-            clock.now += 4
-            return super().fit(data, **told)
-
+def test_epoch_that_would_end_too_late_is_not_started(nothing: Batches, clock: Seconds) -> None:
     journal = MemoryJournal()
-    memory = fit(FourSecondEpochs([0.5, 0.7, 0.6, 0.9]), nothing, nothing, plan(4, seconds=15), journal)
+    memory = fit(FourSecondEpochs(clock, [0.5, 0.7, 0.6, 0.9]), nothing, nothing, plan(4, seconds=15), journal)
     assert (memory.epochs, memory.best_dice) == (3, 0.7)
     assert kept_epochs(journal)[-1] == 3
     late = plan(4, seconds=-1)
-    assert fit(FourSecondEpochs([]), nothing, nothing, late, journal).epochs == 3  # what there is will do
-    memory = fit(FourSecondEpochs([0.5, 0.6]), nothing, nothing, late, MemoryJournal())
+    assert fit(FourSecondEpochs(clock, []), nothing, nothing, late, journal).epochs == 3  # what there is will do
+    memory = fit(FourSecondEpochs(clock, [0.5, 0.6]), nothing, nothing, late, MemoryJournal())
     assert memory.epochs == 1  # there must be one
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from femur_tasks.search.hyperband import Hyperband
 from femur_tasks.search.space import REFERENCE, keras_tuner_space
-from femur_tasks.search.strategies import Assignment, Spec
+from femur_tasks.search.strategy import Assignment, Spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 

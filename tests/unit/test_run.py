@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -266,3 +267,49 @@ def test_what_is_concluded_stays(context: Context, state: str) -> None:
 def test_run_that_is_not_there_is_not_found(context: Context) -> None:
     with context.registry.reading() as session, pytest.raises(NotFound, match="nowhere"):
         run_facts(session, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "nightly", "asked", "hours"),
+    [
+        pytest.param("cli", "", {}, None, id="none"),
+        pytest.param("cli", "", {"hours": 2}, 2, id="hours"),
+        pytest.param("cli", "", {"until": "06:00"}, 6, id="until"),
+        pytest.param("cli", "06:00", {}, None, id="the night's is for the schedule"),
+        pytest.param("schedule", "06:00", {}, 6, id="the night's"),
+        pytest.param("schedule", "06:00", {"until": "04:00"}, 4, id="asked goes before the night's"),
+        pytest.param("schedule", "06:00", {"hours": 9}, 9, id="hours asked go before the night's"),
+    ],
+)
+def test_run_has_its_deadline(
+    context: Context, trigger: str, nightly: str, asked: dict[str, Any], hours: float | None
+) -> None:
+    """The tests' clock starts at midnight."""
+    ingested(context)
+    context = replace(context, settings=context.settings.model_copy(update={"retrain_until": nightly}))
+    opened(context, trigger=trigger, **asked)
+    found = run(context)
+    if hours is None:
+        assert found.deadline is None
+    else:
+        assert found.deadline is not None
+        midnight = found.started_at.replace(hour=0, minute=0, second=0)
+        start = found.started_at if "hours" in asked else midnight
+        assert found.deadline == start + timedelta(hours=hours)
+
+
+def test_deadline_is_kept_when_a_run_is_opened_again(context: Context) -> None:
+    ingested(context)
+    opened(context, hours=3)
+    first = run(context).deadline
+    opened(context, hours=8)
+    assert run(context).deadline == first is not None
+
+
+def test_reproduction_that_failed_costs_its_dataset_no_turn(context: Context) -> None:
+    ingested(context, "a", "first", hours=0)
+    digest = ingested(context, "b", "second", hours=1)
+    with context.registry.writing() as session:
+        rows.run(session, "reproduction", rows.digest_of("a"), state="failed", model="")
+    assert digest
+    assert opened(context)["dataset"].startswith("first@")

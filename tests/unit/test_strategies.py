@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from femur_tasks.errors import FemurError
 from femur_tasks.search import space as spaces
+from femur_tasks.search.listed import Listed
 from femur_tasks.search.space import GRID, REFERENCE, SWEEP, Choice, LogFloat
-from femur_tasks.search.strategies import Assignment, Listed, Spec, strategy
+from femur_tasks.search.strategies import strategy
+from femur_tasks.search.strategy import Assignment, Spec
 from femur_tasks.training.hyperparameters import TUNED
 
 SMALL = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}

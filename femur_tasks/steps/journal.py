@@ -117,14 +117,13 @@ class TrialJournal(_Journal):
 
 
 def forget(registry: Registry, store: ObjectStore, run_id: str, family: str) -> None:
-    """Remove the checkpoints of a fit that has become a model version, the rows that name them first.
+    """Remove the checkpoints of a fit that is registered, the rows that name them first.
 
-    With `tuned` go those of the search's trials: its winner needs them no more.
+    With them go those of the trials of the search of that name: its winner needs them no more.
     """
     with registry.writing() as session:
         rows: list[Fit | Trial] = [*session.scalars(select(Fit).where(Fit.run_id == run_id, Fit.family == family))]
-        if family == "tuned":
-            rows += session.scalars(select(Trial).where(Trial.run_id == run_id, Trial.search == family))
+        rows += session.scalars(select(Trial).where(Trial.run_id == run_id, Trial.search == family))
         keys = {key for row in rows for key in (row.checkpoint_key, row.best_key) if key}
         for row in rows:
             row.checkpoint_key = row.best_key = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from femur_tasks.errors import FemurError
+from femur_tasks.search.brackets import schedule
+from femur_tasks.search.strategy import Spec, StrategyName
 from femur_tasks.training.hyperparameters import REFERENCE_BASELINE, REFERENCE_UNET, Hyperparameters
-
-if TYPE_CHECKING:
-    from femur_tasks.search.strategies import StrategyName
 
 ReproduceBudgetName = Literal["smoke", "standard", "full"]
 
@@ -81,3 +81,24 @@ REPRODUCE_BUDGETS: Mapping[str, ReproduceBudget] = {
     "standard": ReproduceBudget(64, 3, 40, 12, 5, None, 24, 9),
     "full": ReproduceBudget(256, 3, 150, 40, 10, None, None, 100),
 }
+
+
+def spec_of(experiment: Experiment, budget: ReproduceBudget, seed: int) -> Spec:
+    """The experiment's search at a budget: a random search gets as many epochs as Hyperband spends.
+
+    Raises:
+        FemurError: the experiment searches nothing.
+    """
+    from femur_tasks.search import space as spaces  # NumPy: not for `femur --help`
+
+    if experiment.strategy == "sweep":
+        return Spec("sweep", spaces.SWEEP, budget.search_epochs, seed, samples=budget.sweep_samples)
+    if experiment.strategy == "grid":
+        return Spec("grid", spaces.GRID, budget.search_epochs, seed, samples=budget.grid_samples)
+    if experiment.strategy == "hyperband":
+        return Spec("hyperband", spaces.REFERENCE, budget.max_epochs, seed)
+    if experiment.strategy == "random":
+        rungs = schedule(budget.max_epochs, 3)
+        spent = sum(rung.trials * (rung.to_epoch - rung.from_epoch) for rung in rungs)
+        return Spec("random", spaces.REFERENCE, budget.max_epochs, seed, samples=spent // budget.max_epochs)
+    raise FemurError(f"Expected an experiment that searches. Received: {experiment.name}.")

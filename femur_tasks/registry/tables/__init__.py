@@ -1,0 +1,49 @@
+"""The registry's tables: a supported API, queried with SQL by people.
+
+Times are UTC. Keys in the object store are `kind/<sha256>`. JSON columns hold small objects.
+"""
+
+from femur_tasks.registry.tables.base import Base
+from femur_tasks.registry.tables.datasets import (
+    Dataset,
+    DatasetCase,
+    DatasetDrift,
+    DatasetVersion,
+    IncomingObject,
+    Ingest,
+    Withdrawal,
+)
+from femur_tasks.registry.tables.experiments import ExperimentFit, ExperimentRow
+from femur_tasks.registry.tables.models import ComparisonManifest, Evaluation, EvaluationCase, ModelVersion
+from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
+from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
+from femur_tasks.registry.tables.verdicts import Champion, Promotion, VerdictReason, VerdictRow
+
+__all__ = [
+    "OPEN_TRIAL",
+    "UNTOLD_TRIAL",
+    "Base",
+    "Champion",
+    "ComparisonManifest",
+    "Dataset",
+    "DatasetCase",
+    "DatasetDrift",
+    "DatasetVersion",
+    "Evaluation",
+    "EvaluationCase",
+    "ExperimentFit",
+    "ExperimentRow",
+    "Fit",
+    "FitEpoch",
+    "IncomingObject",
+    "Ingest",
+    "ModelVersion",
+    "Promotion",
+    "Run",
+    "Search",
+    "Trial",
+    "TrialEpoch",
+    "VerdictReason",
+    "VerdictRow",
+    "Withdrawal",
+]
