@@ -225,9 +225,7 @@ class Leases:
             session.execute(
                 update(Trial)
                 .where(*self._of_search(Trial), Trial.state.in_(("waiting", "running")))
-                .values(
-                    state="waiting", token=Trial.token + 1, attempts=Trial.attempts - case((was_running, 1), else_=0)
-                ),
+                .values(state="waiting", attempts=Trial.attempts - case((was_running, 1), else_=0)),
                 execution_options={"synchronize_session": False},
             )
 

@@ -65,6 +65,8 @@ def test_brackets_and_rungs_fill(registry: Registry, clock: Clock) -> None:
     assert [(one.owner, one.trial_id, one.epoch, one.to_epoch) for one in now.workers] == [("b", second.trial_id, 1, 1)]
     assert (now.epochs, now.best_val_dice, now.epoch_s) == (2, 0.5, 3.0)
     assert now.left_s == 9 * 3.0  # nine epochs to go, one worker
+    taken(leases, "c")
+    assert search(registry).left_s == 9 * 3.0 / 2
     leases.cancel()
     ended = search(registry)
     assert (ended.state, ended.left_s, ended.workers) == ("cancelled", None, ())
