@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -132,13 +133,20 @@ def shared_data() -> Path:
     return folder
 
 
+class ContextHere(Context):
+    """Its steps stay in the test's own process, which alone sees the memory store and the clock."""
+
+    def apart(self, step: Any, *args: Any, **kwargs: Any) -> Any:
+        return step(self, *args, **kwargs)
+
+
 @pytest.fixture
 def context(tmp_path: Path, clock: Clock, migrated_sqlite: Path) -> Context:
     """A migrated registry and a store of the test's own; the clock ticks one second a call."""
     settings = settings_of(tmp_path / "home")
     settings.home.mkdir()
     shutil.copy(migrated_sqlite, settings.home / "registry.db")
-    return Context(Registry(settings.database_url), MemoryStore(), settings, clock)
+    return ContextHere(Registry(settings.database_url), MemoryStore(), settings, clock)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

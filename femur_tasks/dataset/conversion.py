@@ -8,17 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process, forkserver, get_context
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +33,7 @@ from femur_tasks.dataset.picture import Array, Picture
 from femur_tasks.dataset.pictures import read_labels, read_picture
 from femur_tasks.dataset.problems import Faulty, Problem
 from femur_tasks.dataset.resize import shrink_image, shrink_mask, thumbnails
+from femur_tasks.processes import children, main_left_out
 
 CASE_TIMEOUT_S = 30
 _A_FILE = "a file that can be read"
@@ -93,22 +91,7 @@ def start_loading() -> None:
 
 
 def _workers() -> ForkServerContext:
-    # a task runner's process counts as a daemon, which may have no children; these end with the pool
-    current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_READERS])
-    return context
-
-
-@contextmanager
-def _main_left_out() -> Iterator[None]:
-    """A child process loads the main program again: seconds under Airflow, and these need none of it."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    return children([__name__, *_READERS])
 
 
 def foreground_of_some(masks: Sequence[Path]) -> frozenset[int]:
@@ -132,7 +115,7 @@ def _side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> 
     if not items:
         return
     workers = min(os.cpu_count() or 1, len(items))
-    with _main_left_out(), ProcessPool(workers, context=_workers()) as pool:
+    with main_left_out(), ProcessPool(workers, context=_workers()) as pool:
         running = {pool.schedule(function, args=[item], timeout=CASE_TIMEOUT_S): item for item in items}
         for future in as_completed(running):
             item = running[future]  # type: ignore[index]  # the very futures that pebble gave

@@ -134,7 +134,7 @@ class TrialFacts:
     hyperparameters: Mapping[str, Any]
     score: float | None
     state: str
-    attempts: int
+    failures: int
     detail: str
 
 

@@ -19,7 +19,6 @@ from sqlalchemy import (
     ColumnElement,
     and_,
     bindparam,
-    case,
     exists,
     func,
     literal_column,
@@ -168,7 +167,6 @@ class Leases:
             .values(
                 state="running",
                 token=Trial.token + 1,
-                attempts=Trial.attempts + 1,
                 owner=bindparam("worker"),
                 lease_expires_at=bindparam("until"),
                 started_at=func.coalesce(Trial.started_at, bindparam("now")),
@@ -205,13 +203,29 @@ class Leases:
             True when it will be tried again.
         """
         with self._held(lease) as (_, trial):
-            trial.detail = detail
-            if again and trial.attempts < ATTEMPTS:
-                trial.lease_expires_at = self._now()
-                return True
-            trial.state, trial.score, trial.best_epoch = "failed", WORST_SCORE, None
-            trial.finished_at = self._now()
-            return False
+            return self._failed(trial, detail, again)
+
+    def fail_of(self, owner: str, detail: str) -> bool:
+        """As `fail`, for whoever saw a worker die: the trial that it held went wrong, so that none kills for ever.
+
+        Returns:
+            False where that worker held none.
+        """
+        with self._registry.writing() as session:
+            held = select(Trial).where(*self._of_search(Trial), Trial.owner == owner, Trial.state == "running")
+            trial = session.scalars(held.with_for_update()).first()
+            if trial is not None:
+                self._failed(trial, detail, again=True)
+            return trial is not None
+
+    def _failed(self, trial: Trial, detail: str, again: bool) -> bool:
+        trial.detail, trial.failures = detail, trial.failures + 1
+        if again and trial.failures < ATTEMPTS:
+            trial.lease_expires_at = self._now()
+            return True
+        trial.state, trial.score, trial.best_epoch = "failed", WORST_SCORE, None
+        trial.finished_at = self._now()
+        return False
 
     def cancel(self) -> None:
         """Stop the search: no trial is handed out any more, and who trains one loses it at its next write."""
@@ -220,12 +234,11 @@ class Leases:
             if search.state != "open":
                 return
             search.state = "cancelled"
-        was_running = Trial.state == "running"
         with self._registry.writing() as session:  # from here on nothing is leased: what was, while we wrote, is seen
             session.execute(
                 update(Trial)
                 .where(*self._of_search(Trial), Trial.state.in_(("waiting", "running")))
-                .values(state="waiting", attempts=Trial.attempts - case((was_running, 1), else_=0)),
+                .values(state="waiting"),
                 execution_options={"synchronize_session": False},
             )
 

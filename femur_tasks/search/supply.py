@@ -64,7 +64,7 @@ def _put(session: Session, search: Search, asked: Strategy, most: int, now: date
                 "to_epoch": answer.to_epoch,
                 "state": "waiting",
                 "told": False,
-                "attempts": 0,
+                "failures": 0,
                 "owner": "",
                 "token": 0,
                 "lease_expires_at": now,

@@ -16,7 +16,21 @@ _IDLE_S, _LONGEST_IDLE_S = 0.25, 4.0
 def work(
     leases: Leases, owner: str, train: Callable[[Lease], None], most_epochs: Callable[[], int | None] = lambda: None
 ) -> int:
-    """Work on a search until it is done, cancelled, or out of time.
+    """Work on a search until it is done, cancelled, or out of time; the arguments are those of `work_once`.
+
+    Returns:
+        How many trials this worker finished.
+    """
+    finished = 0
+    while (is_finished := work_once(leases, owner, train, most_epochs)) is not None:
+        finished += is_finished
+    return finished
+
+
+def work_once(
+    leases: Leases, owner: str, train: Callable[[Lease], None], most_epochs: Callable[[], int | None] = lambda: None
+) -> bool | None:
+    """Lease one trial, train it and report; waits while trials of other workers must end first.
 
     Args:
         leases: the search's trials.
@@ -30,23 +44,22 @@ def work(
             goes on from its checkpoint.
 
     Returns:
-        How many trials this worker finished.
+        Whether the trial is finished; None where no trial is left to this worker.
     """
-    finished, idle_s = 0, _IDLE_S
+    idle_s = _IDLE_S
     while True:
         epochs = most_epochs()
         answer = leases.take(owner, epochs)
         if isinstance(answer, Lease):
-            idle_s = _IDLE_S
             try:
-                finished += _train_and_report(leases, answer, train)
+                return _train_and_report(leases, answer, train)
             except LeaseLost as err:
                 log.warning("trial %s was taken over by another worker: %s", answer.trial_id, err)
-        elif answer == "idle" and (epochs is None or epochs > 0):
-            time.sleep(idle_s)
-            idle_s = min(_LONGEST_IDLE_S, 1.5 * idle_s)
-        else:
-            return finished
+                return False
+        if answer != "idle" or (epochs is not None and epochs <= 0):
+            return None
+        time.sleep(idle_s)
+        idle_s = min(_LONGEST_IDLE_S, 1.5 * idle_s)
 
 
 def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], None]) -> bool:

@@ -9,17 +9,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Concatenate, ParamSpec, TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import select
 
 from femur_tasks.errors import Unreachable
+from femur_tasks.processes import apart
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Base, Dataset
 from femur_tasks.settings import Settings, settings
 from femur_tasks.storage import MemoryStore, ObjectStore, open_store
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger(__name__)
+_TRAINS = (
+    "femur_tasks.training.artefact",
+    "femur_tasks.training.fit",
+    "femur_tasks.training.pipeline",
+    "femur_tasks.search.hyperband",
+)
 
 
 @dataclass(frozen=True)
@@ -31,19 +41,37 @@ class Context:
     settings: Settings
     now: Callable[[], datetime]
 
+    def apart(self, step: Callable[Concatenate[Context, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The step's answer from a process that has loaded what trains, and has one card where there are any.
+
+        When it ends it gives back all memory that it used.
+
+        Raises:
+            Crashed: the process ended without an answer.
+        """
+        told = (self.settings, step, *args)
+        return apart(_TRAINS, _in_context, *told, **kwargs)  # type: ignore[arg-type]  # of two generic functions
+
+
+def _in_context(chosen: Settings, step: Callable[Concatenate[Context, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    from femur_tasks.training import device
+
+    device.claim()
+    return step(open_context(chosen), *args, **kwargs)
+
 
 def utc_now() -> datetime:
     """The time, with its zone."""
     return datetime.now(UTC)
 
 
-def open_context() -> Context:
-    """The context that the settings of this process describe.
+def open_context(chosen: Settings | None = None) -> Context:
+    """The context that the settings describe; without any, those of this process.
 
     Raises:
         Unreachable: the store or the registry does not answer.
     """
-    chosen = settings()
+    chosen = chosen or settings()
     return Context(Registry(chosen.database_url), open_store(chosen), chosen, utc_now)
 
 

@@ -157,7 +157,7 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
         }
     if done:
         return
-    scored = _case_metrics(context, artefact_key, dataset_digest, comparison.case_ids, geometries)
+    scored = context.apart(_case_metrics, artefact_key, dataset_digest, comparison.case_ids, geometries)
     with context.registry.writing() as session:
         if _evaluation(session, model_id, comparison.manifest_digest):
             return

@@ -103,7 +103,7 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
                 hyperparameters=trial.hyperparameters,
                 score=trial.score,
                 state=trial.state,
-                attempts=trial.attempts,
+                failures=trial.failures,
                 detail=trial.detail,
             )
             for trial in trials
@@ -286,7 +286,7 @@ def _with_overlays(context: Context, report: RunReport, artefact_key: str) -> Ru
     """The report with a picture of each worst case, or with the reason why there is none."""
     digest = report.dataset.digest if report.dataset else ""
     try:
-        overlays = _overlays(context, artefact_key, digest, [case.case_id for case in report.worst_cases])
+        overlays = context.apart(_overlays, artefact_key, digest, [case.case_id for case in report.worst_cases])
     except FemurError as err:
         return replace(report, pictures_note=err.what)
     cases = tuple(replace(case, overlay_png=overlays.get(case.case_id)) for case in report.worst_cases)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import delete
@@ -18,9 +18,12 @@ from femur_tasks.steps.experiment_table import by_case, fits_of, table_rows
 from femur_tasks.steps.folds import Fold, FoldPictures, VersionPictures, folds_of
 from femur_tasks.steps.progress import cost
 from femur_tasks.steps.run import find_version, pinned_manifest, versions_in_use
-from femur_tasks.steps.search import train_leased
+from femur_tasks.steps.search import train_leased, work_apart
 from femur_tasks.steps.train import seed_of, trained
 from femur_tasks.training.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from femur_tasks.search.leases import Leases
 
 
 def open_reproduction(context: Context, run_id: str, trigger: str, asked: ReproduceParameters) -> dict[str, Any]:
@@ -66,12 +69,11 @@ def run_experiment(context: Context, run_id: str, name: str, worker: str) -> dic
     for one in done:  # a kill may have come between a fit's row and this
         forget(context.registry, context.store, run_id, _family(name, *one))
     if missing := [one for one in wanted if one not in done]:
-        pictures = VersionPictures(context.store, pinned_manifest(context, opened.digest), opened.size)
         chosen = experiment.hyperparameters
         if experiment.strategy:
-            chosen = _searched(context, opened, experiment, pictures, worker)
+            chosen = _searched(context, opened, experiment, worker)
         for one in missing:
-            _fit(context, opened, experiment, chosen, pictures, *one)
+            context.apart(_fit, run_id, name, chosen, *one)
             forget(context.registry, context.store, run_id, _family(name, *one))
     forget(context.registry, context.store, run_id, name)
     with context.registry.reading() as session:
@@ -132,21 +134,33 @@ def _opened(context: Context, run_id: str) -> _Reproduction:
     return _Reproduction(run_id, asked, digest, min(asked.size or budget.size, stored), budget, folds)
 
 
-def _searched(
-    context: Context, opened: _Reproduction, experiment: Experiment, pictures: VersionPictures, worker: str
-) -> Hyperparameters:
+def _searched(context: Context, opened: _Reproduction, experiment: Experiment, worker: str) -> Hyperparameters:
     """The search's best hyperparameters; in folds it searches on the first one."""
-    from femur_tasks.search.leases import Leases
-
-    spec = spec_of(experiment, opened.budget, opened.asked.seed)
-    leases = Leases(context.registry, opened.run_id, experiment.name, context.settings.lease_s, context.now)
-    leases.open(spec, experiment.hyperparameters.as_dict())
-    told = (leases, FoldPictures(pictures, opened.folds[0]), experiment.architecture, experiment.hyperparameters)
-    train_leased(context, worker, *told, spec.max_epochs, opened.asked.seed)
-    winner = leases.winner()
+    told = (opened.run_id, experiment.name, worker)
+    work_apart(context, *told, _work_once, *told)
+    winner = _leases(context, opened, experiment).winner()
     if winner is None:
         raise FemurError(f"Expected a completed trial of {experiment.name}. Received: none.", "See `femur runs watch`.")
     return experiment.hyperparameters.with_values(winner.hyperparameters)
+
+
+def _work_once(context: Context, run_id: str, name: str, worker: str) -> bool | None:
+    opened, experiment = _opened(context, run_id), BY_NAME[name]
+    spec, leases = spec_of(experiment, opened.budget, opened.asked.seed), _leases(context, opened, experiment)
+    leases.open(spec, experiment.hyperparameters.as_dict())
+    pictures = FoldPictures(_pictures(context, opened), opened.folds[0])
+    told = (leases, pictures, experiment.architecture, experiment.hyperparameters)
+    return train_leased(context, worker, *told, spec.max_epochs, opened.asked.seed)
+
+
+def _leases(context: Context, opened: _Reproduction, experiment: Experiment) -> Leases:
+    from femur_tasks.search.leases import Leases
+
+    return Leases(context.registry, opened.run_id, experiment.name, context.settings.lease_s, context.now)
+
+
+def _pictures(context: Context, opened: _Reproduction) -> VersionPictures:
+    return VersionPictures(context.store, pinned_manifest(context, opened.digest), opened.size)
 
 
 def _family(experiment: str, seed: int, fold: int) -> str:
@@ -154,18 +168,12 @@ def _family(experiment: str, seed: int, fold: int) -> str:
     return f"{experiment}/{seed}/{fold}"
 
 
-def _fit(
-    context: Context,
-    opened: _Reproduction,
-    experiment: Experiment,
-    chosen: Hyperparameters,
-    pictures: VersionPictures,
-    seed: int,
-    number: int,
-) -> None:
+def _fit(context: Context, run_id: str, name: str, chosen: Hyperparameters, seed: int, number: int) -> None:
     from femur_tasks.steps.journal import FitJournal
     from femur_tasks.training.fit import Plan, hard_dice
 
+    opened, experiment = _opened(context, run_id), BY_NAME[name]
+    pictures = _pictures(context, opened)
     fold, family, budget = opened.folds[number], _family(experiment.name, seed, number), opened.budget
     data = FoldPictures(pictures, fold)
     fit_seed = seed_of(opened.asked.seed, family)

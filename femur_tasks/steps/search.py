@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from sqlalchemy import func, select
 
+from femur_tasks.processes import Crashed
 from femur_tasks.registry.tables import Run, TrialEpoch
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import epochs_left, training_ends
@@ -18,6 +20,8 @@ from femur_tasks.training.hyperparameters import ARCHITECTURE_OF_FAMILY, FEW_CAS
 if TYPE_CHECKING:
     from femur_tasks.search.leases import Lease, Leases
 
+P = ParamSpec("P")
+log = logging.getLogger(__name__)
 SEARCH = "tuned"
 
 
@@ -40,6 +44,43 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
     Returns:
         How many trials this worker finished.
     """
+    return {"worker": worker, "trials": work_apart(context, run_id, SEARCH, worker, _work_once, run_id, worker)}
+
+
+def work_apart(
+    context: Context,
+    run_id: str,
+    search: str,
+    worker: str,
+    once: Callable[Concatenate[Context, P], bool | None],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> int:
+    """Call a step that works once on a search, each time in a process of its own, until it says that none is left.
+
+    A trial whose process dies has failed once.
+
+    Returns:
+        How many trials were finished.
+    """
+    from femur_tasks.search.leases import Leases
+
+    finished = 0
+    while True:
+        try:
+            is_finished = context.apart(once, *args, **kwargs)
+        except Crashed as err:
+            leases = Leases(context.registry, run_id, search, context.settings.lease_s, context.now)
+            if not leases.fail_of(worker, str(err)):
+                raise
+            log.warning("%s died in training: %s", worker, err)
+            continue
+        if is_finished is None:
+            return finished
+        finished += is_finished
+
+
+def _work_once(context: Context, run_id: str, worker: str) -> bool | None:
     search = _opened(context, run_id)
 
     def most_epochs() -> int | None:
@@ -50,7 +91,7 @@ def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]
 
     architecture = ARCHITECTURE_OF_FAMILY["tuned"]
     told = (search.leases, search.data, architecture, search.shared, search.max_epochs, search.seed)
-    return {"worker": worker, "trials": train_leased(context, worker, *told, most_epochs)}
+    return train_leased(context, worker, *told, most_epochs)
 
 
 def train_leased(
@@ -63,8 +104,8 @@ def train_leased(
     max_epochs: int,
     seed: int,
     most_epochs: Callable[[], int | None] = lambda: None,
-) -> int:
-    """Train trials of any search until it is done, cancelled or out of time.
+) -> bool | None:
+    """Train one trial of any search.
 
     Args:
         shared: hyperparameters that all trials share, beside those of the space.
@@ -73,9 +114,9 @@ def train_leased(
         most_epochs: how many epochs there is time for now, None for any number.
 
     Returns:
-        How many trials this worker finished.
+        Whether it is finished; None where no trial is left to this worker.
     """
-    from femur_tasks.search.worker import work
+    from femur_tasks.search.worker import work_once
     from femur_tasks.steps.journal import TrialJournal
     from femur_tasks.training.fit import Plan
 
@@ -86,7 +127,7 @@ def train_leased(
         journal = TrialJournal(context.registry, context.store, context.now, lease)
         trained(pictures, architecture, chosen, max_epochs, plan, journal)
 
-    return work(leases, worker, train, most_epochs)
+    return work_once(leases, worker, train, most_epochs)
 
 
 def train_winner(context: Context, run_id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.dataset.shards import unpack
-from femur_tasks.errors import DigestMismatch
+from femur_tasks.errors import DigestMismatch, NotFound
 from femur_tasks.registry.tables import Fit, ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import epochs_left, training_ends
@@ -66,11 +66,12 @@ def fit_family(
     """
     from femur_tasks.steps.journal import forget
 
+    if _model_version(context, run_id, family) is None:
+        planned = _planned(context, run_id, family, epochs, epoch_s)
+        context.apart(_fit_and_register, run_id, family, chosen, planned, seed)
     done = _model_version(context, run_id, family)
     if done is None:
-        done = _fit_and_register(
-            context, run_id, family, chosen, _planned(context, run_id, family, epochs, epoch_s), seed
-        )
+        raise NotFound(f"Expected a model version of {run_id}/{family} after its fit. Received: none.")
     forget(context.registry, context.store, run_id, family)
     return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
@@ -92,7 +93,7 @@ def _planned(context: Context, run_id: str, family: str, epochs: int, epoch_s: f
 
 def _fit_and_register(
     context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int
-) -> ModelVersion:
+) -> None:
     from femur_tasks.steps.journal import FitJournal
     from femur_tasks.training import artefact, networks
     from femur_tasks.training.fit import Plan, hard_dice
@@ -129,7 +130,6 @@ def _fit_and_register(
             created_at=context.now(),
         )
         session.add(row)
-    return row
 
 
 class Pictures(Protocol):
@@ -153,10 +153,8 @@ def trained(
     """
     from femur_tasks.training import networks
     from femur_tasks.training.fit import OutOfMemory, fit
-    from femur_tasks.training.memory import forget_dead_models
 
     def attempt(batch_size: int) -> tuple[Any, Memory]:
-        forget_dead_models()
         train, val = data.batches("train", batch_size), data.batches("val", batch_size)
         steps = horizon * train.steps(chosen.augmented)
         model = networks.compiled(architecture, data.size, chosen, plan.seed, steps)

@@ -185,6 +185,6 @@ def hard_dice(model: keras.Model, batches: Batches) -> Iterator[float]:
     """Dice at 0.5 of every case at the training size; both empty is 1."""
     for images, masks in batches.in_order():
         predicted = np.asarray(model.predict_on_batch(images)) > 0.5
-        for truth, mask in zip(np.asarray(masks) > 0, predicted, strict=True):
+        for truth, mask in zip(masks > 0, predicted, strict=True):
             total = int(truth.sum()) + int(mask.sum())
             yield 2.0 * int((truth & mask).sum()) / total if total else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,6 @@ class Batches:
         """Batches in an epoch."""
         return math.ceil(self.cases * augmentation.passes(self.cases) / self._batch_size)
 
-    def in_order(self) -> Any:
-        """The dataset in the order of the shards, for validation."""
-        return self._cached.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
+    def in_order(self) -> Iterator[tuple[Array, Array]]:
+        """Batches in the order of the shards, for validation."""
+        return iter(self._cached.batch(self._batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator())

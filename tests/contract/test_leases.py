@@ -136,7 +136,7 @@ def test_three_workers_train_what_one_worker_trains(registry: Registry, clock: C
     expected = trained(registry, "alone")
     assert expected.total() == finished[0] == sum(together)
     assert trained(registry, "shared") == expected
-    assert {row.attempts for row in trials(registry, "shared")} == {1}
+    assert {row.token for row in trials(registry, "shared")} == {1}
     assert {row.state for row in trials(registry, "shared")} == {"completed"}
     winner, same = alone.winner(), shared[0].winner()
     assert winner is not None
@@ -209,7 +209,7 @@ def test_silent_workers_trial_goes_to_the_next_one_with_a_higher_token(registry:
     assert (successor.trial_id, successor.token) == (silent.trial_id, silent.token + 1)
     assert (successor.hyperparameters, successor.to_epoch) == (silent.hyperparameters, silent.to_epoch)
     row = trial(registry, successor)
-    assert (row.owner, row.attempts, row.state) == ("successor", 2, "running")
+    assert (row.owner, row.token, row.failures, row.state) == ("successor", 2, 0, "running")
 
 
 def test_lease_that_still_runs_is_left_alone(registry: Registry, clock: Clock) -> None:
@@ -355,8 +355,30 @@ def test_failed_trial_is_tried_again_then_counts_as_the_worst(registry: Registry
         assert leases.fail(lease, f"attempt {attempt}") is (attempt < ATTEMPTS)
     assert seen == [("0000", 1), ("0000", 2), ("0000", 3)]
     row = trial(registry, lease)
-    assert (row.state, row.score, row.attempts, row.detail) == ("failed", WORST_SCORE, ATTEMPTS, "attempt 3")
+    assert (row.state, row.score, row.failures, row.detail) == ("failed", WORST_SCORE, ATTEMPTS, "attempt 3")
     assert taken(leases).trial_id == "0001"
+
+
+def test_trial_whose_worker_dies_again_and_again_counts_as_the_worst(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    for failures in range(1, ATTEMPTS + 1):
+        lease = taken(leases, "dies")
+        assert leases.fail_of("dies", "killed")
+        row = trial(registry, lease)
+        assert (row.trial_id, row.failures, row.detail) == ("0000", failures, "killed")
+    assert (row.state, row.score) == ("failed", WORST_SCORE)
+    assert not leases.fail_of("dies", "killed"), "it holds none any more"
+    other = taken(leases, "lives")
+    assert not leases.fail_of("dies", "killed")
+    assert trial(registry, other).failures == 0
+
+
+def test_killed_workers_are_not_the_trials_fault(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock)
+    for _ in range(2 * ATTEMPTS):
+        lease = taken(leases)
+        clock.forward(LEASE_S + 1)
+    assert leases.fail(lease, "went wrong once")
 
 
 def test_failing_configuration_costs_attempts_and_nothing_else(registry: Registry, clock: Clock) -> None:
@@ -576,7 +598,7 @@ def test_cancelled_search_hands_out_nothing_and_goes_on_where_it_stopped(registr
     assert work(leases, "worker", trainer(registry)) == 0
     leases.reopen()
     again = taken(leases)
-    assert (again.trial_id, trial(registry, again).attempts) == (lease.trial_id, 1)
+    assert (again.trial_id, trial(registry, again).failures) == (lease.trial_id, 0)
     assert TrialJournal(registry, store, clock, again).kept() == (b"epoch 1", b"epoch 1")
     trainer(registry)(again)
     leases.finish(again)

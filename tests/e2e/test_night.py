@@ -74,7 +74,7 @@ def test_the_search_went_through_its_whole_allocation(stack: Stack, first_night:
     trials = rows(stack, f"select * from trial where run_id = '{first_night}'")  # noqa: S608
     assert Counter(trial["state"] for trial in trials) == {"completed": 6}  # R = 3, factor 3
     assert sum(trial["to_epoch"] - trial["from_epoch"] for trial in trials) == 11
-    assert all(trial["attempts"] == 1 for trial in trials)
+    assert all(trial["failures"] == 0 for trial in trials)
 
 
 def test_ingesting_the_same_again_wakes_nobody(stack: Stack, first_night: str, cases: Callable[[int], Path]) -> None:

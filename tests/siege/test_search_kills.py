@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from sqlalchemy import func, select
 
@@ -56,6 +57,11 @@ class Place:
             held = select(Trial).where(Trial.run_id == run_id, Trial.owner == owner, Trial.state == "running")
             return session.scalars(held).first() is not None
 
+    def completed(self, run_id: str) -> int:
+        with self.context.registry.reading() as session:
+            ended = select(func.count()).where(Trial.run_id == run_id, Trial.state == "completed")
+            return session.scalar(ended) or 0
+
     def is_done(self, run_id: str) -> bool:
         with self.context.registry.reading() as session:
             search = session.get(Search, (run_id, "tuned"))
@@ -95,6 +101,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, store
     return Place(context, env)
 
 
+def lasting_mb(worker: subprocess.Popen[bytes]) -> float:
+    """What a worker holds beside the process of its trial: itself, and the server that forks its trials."""
+    try:
+        process = psutil.Process(worker.pid)
+        return sum(one.memory_info().rss for one in [process, *process.children()]) / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 @pytest.mark.timeout(END_S + 60)
 def test_search_of_killed_workers_is_the_search_of_one_that_lived(place: Place) -> None:
     place.open("alone")
@@ -103,8 +118,11 @@ def test_search_of_killed_workers_is_the_search_of_one_that_lived(place: Place) 
     names, kills, end = count(), 0, time.monotonic() + END_S
     drawn = random.Random(5)
     running = {owner: place.worker("killed", owner) for owner in (f"worker-{next(names)}" for _ in range(WORKERS))}
+    memory: dict[int, float] = {}
     try:
         while not place.is_done("killed"):
+            if (held_mb := lasting_mb(alone)) > 0:
+                memory[place.completed("alone")] = held_mb
             assert time.monotonic() < end, f"{kills} kills, {place.outcome('killed').keys()}"
             for owner, process in list(running.items()):
                 if process.poll() is not None:
@@ -127,6 +145,8 @@ def test_search_of_killed_workers_is_the_search_of_one_that_lived(place: Place) 
             process.kill()
             process.communicate()
     assert kills == KILLS
+    assert max(memory) > 10
+    assert memory[max(memory)] < 1.05 * memory[1], memory
     expected, found = place.outcome("alone"), place.outcome("killed")
     assert (len(expected), place.epochs("alone")) == (len(found), place.epochs("killed")) == (TRIALS, EPOCHS)
     assert {state for state, *_ in found.values()} == {"completed"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections import Counter
@@ -26,7 +25,6 @@ from femur_tasks.training.artefact import Spec
 from femur_tasks.training.augmentation import augment
 from femur_tasks.training.fit import Diverged, OutOfMemory, Plan, fit, hard_dice, probabilities
 from femur_tasks.training.hyperparameters import REFERENCE_UNET, Augmentation, Hyperparameters
-from femur_tasks.training.memory import forget_dead_models
 from femur_tasks.training.pipeline import NONE, Batches
 from tests.tiny_fit import SIZE, MemoryJournal, batches, model, shard
 
@@ -523,28 +521,6 @@ def test_no_augmentation_gives_back_what_came() -> None:
     found = augment(image, mask, NONE, np.random.default_rng(0))
     assert found[0] is image
     assert found[1] is mask
-
-
-def graphs_of_steps() -> int:
-    """Graphs of training and prediction steps that still hold their operations."""
-    return sum(
-        type(one).__name__ == "FuncGraph" and one.name == "one_step_on_data" and len(one.get_operations()) > 0
-        for one in gc.get_objects()
-    )
-
-
-def test_models_that_nobody_holds_leave_no_graph_behind() -> None:
-    forget_dead_models()
-    before = graphs_of_steps()
-    for _ in range(2):
-        fit(model(), *batches(), plan(1), MemoryJournal())
-    assert graphs_of_steps() > before
-    forget_dead_models()
-    assert graphs_of_steps() <= before
-    held = model()
-    fit(held, *batches(), plan(1), MemoryJournal())
-    forget_dead_models()
-    list(hard_dice(held, batches()[1]))  # one that is held still works
 
 
 def test_half_a_batch_is_tried_where_a_whole_one_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ from femur_tasks.settings import Settings
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.report import write_report
 from femur_tasks.storage import MemoryStore
+from tests.conftest import ContextHere
 from tests.pages import Page, assert_accessible, assert_self_contained, text_of
 
 STARTED = datetime(2026, 3, 3, 2, 0, tzinfo=UTC)
@@ -304,7 +305,7 @@ def test_rendering_loads_neither_keras_nor_the_registry_database() -> None:
 def context(tmp_path: Path) -> Context:
     settings = Settings(home=tmp_path, _env_file=None)
     migrate(settings.database_url)
-    return Context(Registry(settings.database_url), MemoryStore(), settings, lambda: STARTED)
+    return ContextHere(Registry(settings.database_url), MemoryStore(), settings, lambda: STARTED)
 
 
 def add(context: Context, *rows: Any) -> None:
@@ -507,7 +508,7 @@ def test_a_configuration_that_advanced_is_one_curve(context: Context) -> None:
             told=True,
             score=0.5,
             best_epoch=epochs[1],
-            attempts=1,
+            failures=0,
             owner="w",
             token=1,
             lease_expires_at=STARTED,

@@ -58,7 +58,7 @@ class Trial(Base):
     told: Mapped[bool]
     score: Mapped[float | None]
     best_epoch: Mapped[int | None]
-    attempts: Mapped[int]
+    failures: Mapped[int]
     owner: Mapped[str]
     token: Mapped[int]
     lease_expires_at: Mapped[datetime]

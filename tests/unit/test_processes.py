@@ -1,0 +1,84 @@
+"""Steps in processes of their own: their answers, their errors, and that none outlives whoever waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from femur_tasks.errors import Hopeless
+from femur_tasks.processes import Crashed, apart
+from femur_tasks.settings import CHECKOUT
+
+PRELOAD = ("json",)
+
+
+def double(number: int) -> tuple[int, int, int]:
+    return 2 * number, os.getpid(), os.getppid()
+
+
+def refuse(what: str) -> None:
+    raise Hopeless(what, "Give up.")
+
+
+def end(how: int) -> None:
+    if how > 0:
+        os.kill(os.getpid(), how)
+    os._exit(-how)
+
+
+def told_and_asleep(file: str) -> None:
+    part = Path(file).with_suffix(".part")
+    part.write_text(str(os.getpid()))
+    part.rename(file)
+    time.sleep(600)
+
+
+def asleep_apart(file: str) -> None:
+    apart(PRELOAD, told_and_asleep, file)
+
+
+def test_answer_comes_from_another_process_each_time() -> None:
+    (first, first_pid, server), (second, second_pid, same) = (apart(PRELOAD, double, 21) for _ in range(2))
+    assert first == second == 42
+    assert len({os.getpid(), first_pid, second_pid, server}) == 4, "forked by the server, which has loaded it all"
+    assert same == server
+
+
+def test_error_arrives_as_it_was_raised() -> None:
+    with pytest.raises(Hopeless, match="no femur") as caught:
+        apart(PRELOAD, refuse, "no femur")
+    assert (caught.value.what, caught.value.todo) == ("no femur", "Give up.")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [pytest.param(signal.SIGKILL, "SIGKILL", id="killed"), pytest.param(-7, "exit code 7", id="left")]
+)
+def test_process_that_ends_without_an_answer_has_crashed(how: int, said: str) -> None:
+    with pytest.raises(Crashed, match=said):
+        apart(PRELOAD, end, how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    code = "import sys; from tests.unit.test_processes import asleep_apart; asleep_apart(sys.argv[1])"
+    waits = subprocess.Popen([sys.executable, "-c", code, str(file)], cwd=CHECKOUT, stderr=subprocess.DEVNULL)  # noqa: S603
+    try:
+        until = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < until
+            assert waits.poll() is None
+            time.sleep(0.05)
+        child = psutil.Process(int(file.read_text()))
+        waits.send_signal(how)
+        waits.wait(20)
+        child.wait(20)
+    finally:
+        waits.kill()

@@ -1,0 +1,72 @@
+"""A search worker's loop around the processes of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from femur_tasks.processes import Crashed
+from femur_tasks.registry.tables import Trial
+from femur_tasks.search.leases import Lease, Leases
+from femur_tasks.search.space import Choice
+from femur_tasks.search.strategy import Spec
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.search import work_apart
+from tests import registry_rows as rows
+from tests.conftest import ContextHere
+
+GRID = Spec("grid", {"dropout": Choice((0.1, 0.2))}, 1, seed=1)
+DIED = Crashed("Expected an answer from process 7. Received: signal SIGKILL.")
+
+
+@pytest.fixture
+def leases(context: Context) -> Leases:
+    with context.registry.writing() as session:
+        rows.run(session)
+    found = Leases(context.registry, "run-1", "tuned", 60, context.now)
+    found.open(GRID)
+    return found
+
+
+def taken(leases: Leases) -> Lease:
+    answer = leases.take("worker")
+    assert isinstance(answer, Lease)
+    return answer
+
+
+def worked(context: Context, *answers: Callable[[], bool | None]) -> int:
+    """Work whose processes do these one after the other."""
+    todo = iter(answers)
+
+    class Processes(ContextHere):
+        def apart(self, step: Any, *args: Any, **kwargs: Any) -> Any:
+            return next(todo)()
+
+    return work_apart(Processes(**vars(context)), "run-1", "tuned", "worker", lambda _: None)
+
+
+def test_trials_are_counted_until_none_is_left(context: Context, leases: Leases) -> None:
+    assert worked(context, lambda: True, lambda: False, lambda: True, lambda: None) == 2
+
+
+def test_trial_whose_process_died_has_failed_and_the_worker_goes_on(context: Context, leases: Leases) -> None:
+    held: list[Lease] = []
+
+    def dies() -> bool:
+        held.append(taken(leases))
+        raise DIED
+
+    assert worked(context, dies, lambda: True, lambda: None) == 1
+    with context.registry.reading() as session:
+        row = session.get_one(Trial, ("run-1", "tuned", held[0].trial_id))
+    assert (row.failures, row.detail) == (1, str(DIED))
+
+
+def test_process_that_died_without_a_trial_stops_the_worker(context: Context, leases: Leases) -> None:
+    def dies() -> bool:
+        raise DIED
+
+    with pytest.raises(Crashed):
+        worked(context, dies)
