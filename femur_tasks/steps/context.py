@@ -29,6 +29,8 @@ _TRAINS = (
     "femur_tasks.training.fit",
     "femur_tasks.training.pipeline",
     "femur_tasks.search.hyperband",
+    "femur_tasks.steps.search",
+    "minio",
 )
 
 

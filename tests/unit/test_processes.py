@@ -68,7 +68,11 @@ def test_process_that_ends_without_an_answer_has_crashed(how: int, said: str) ->
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
 def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    code = "import sys; from tests.unit.test_processes import asleep_apart; asleep_apart(sys.argv[1])"
+    code = (
+        "import signal, sys; from tests.unit.test_processes import asleep_apart;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background shell has it ignored
+        "asleep_apart(sys.argv[1])"
+    )
     waits = subprocess.Popen([sys.executable, "-c", code, str(file)], cwd=CHECKOUT, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
         until = time.monotonic() + 60
