@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test siege up down status lint bench fuzz lock
+.PHONY: help demo test e2e siege up down status lint bench fuzz lock
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,7 +31,10 @@ status: $(VENV)/.runtime  ## show the embedded stack's parts
 test: $(VENV)/.dev  ## run the tests, on real parts
 	@$(BIN)/python -m pytest
 
-siege: $(VENV)/.dev  ## the ingest under attack: hostile sources, kills, planted names; 3 minutes
+e2e: $(VENV)/.dev  ## nights through the real Airflow, in a browser and by its API
+	@$(BIN)/python -m pytest -n0 tests/e2e
+
+siege: $(VENV)/.dev  ## under attack: hostile sources, planted names, an ingest and a search that are killed
 	@$(BIN)/python -m pytest tests/siege
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict

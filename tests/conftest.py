@@ -147,8 +147,3 @@ def context(tmp_path: Path, clock: Clock, migrated_sqlite: Path) -> Context:
     settings.home.mkdir()
     shutil.copy(migrated_sqlite, settings.home / "registry.db")
     return ContextHere(Registry(settings.database_url), MemoryStore(), settings, clock)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: the end-to-end tests, one file on one stack, fill a worker while the other does the rest."""
-    items.sort(key=lambda item: item.path.parent.name != "e2e")
