@@ -84,12 +84,17 @@ def model_version(session: Session, version: int, digest: str, model: str = "fem
 def verdict(
     session: Session, challenger: ModelVersion, champion: ModelVersion | None, outcome: str = "promote", **values: Any
 ) -> VerdictRow:
-    """A verdict with one reason, on a comparison manifest of no cases."""
-    manifest = digest_of("comparison")
+    """A verdict with one reason, on a comparison manifest of no cases unless `manifest_digest` names one."""
+    manifest = values.pop("manifest_digest", digest_of("comparison"))
     if session.get(ComparisonManifest, manifest) is None:
         session.add(
             ComparisonManifest(
-                digest=manifest, dataset_digest=challenger.dataset_digest, cases=[], excluded=[], frozen_at=NOON
+                digest=manifest,
+                dataset_digest=challenger.dataset_digest,
+                cases_digest=manifest,
+                cases=[],
+                excluded=[],
+                frozen_at=NOON,
             )
         )
         session.flush()
@@ -122,7 +127,15 @@ def verdict(
 
 
 def evaluation(session: Session, model: ModelVersion, manifest: str, **values: Any) -> Evaluation:
-    given = {"metric": "m-1", "cases": 20, "mean_dice": 0.9, "worst_dice": 0.7, "mean_hd95_pct": 1.5, "split": "test"}
+    given = {
+        "metric": "m-1",
+        "cases": 20,
+        "mean_dice": 0.9,
+        "worst_dice": 0.7,
+        "mean_hd95_pct": 1.5,
+        "latency_ms": 50.0,
+        "split": "test",
+    }
     row = Evaluation(
         model_version_id=model.id,
         manifest_digest=manifest,

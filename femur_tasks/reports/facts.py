@@ -11,6 +11,9 @@ from femur_tasks.dataset.problems import Problem
 from femur_tasks.evaluation.intervals import Interval
 from femur_tasks.registry.gate import Verdict
 
+CONFIDENCE = 0.95
+"""Of every interval that a report shows, but for the gate's own."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -153,13 +156,11 @@ class RunReport:
     """Everything that a report shows; what a run never reached is None or empty.
 
     Attributes:
-        confidence: level of every interval, such as 0.95.
         trial_curves: one a configuration, over all its rungs.
         pictures_note: why the worst cases have no overlays; empty where they have.
     """
 
     run: RunFacts
-    confidence: float = 0.95
     dataset: DatasetFacts | None = None
     comparison: Comparison | None = None
     candidates: tuple[Candidate, ...] = ()

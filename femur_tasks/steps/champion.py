@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, StaleChampion
 from femur_tasks.registry import gate, promotion
+from femur_tasks.registry.policy import Policy, policy_of
 from femur_tasks.registry.queries import newest_verdict, reasons_of
-from femur_tasks.registry.tables import VerdictReason, VerdictRow
+from femur_tasks.registry.tables import Run, VerdictReason, VerdictRow
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.evaluate import compare, evaluate, evidence, label
+from femur_tasks.steps.evaluate import compare, evaluate, label
+from femur_tasks.steps.evidence import cases_of, evidence, look_at
 from femur_tasks.steps.run import CONCLUDED, conclude, run_facts
 
 log = logging.getLogger(__name__)
@@ -129,10 +131,11 @@ def _judge(context: Context, run_id: str) -> tuple[int, str]:
             return earlier.id, earlier.outcome
         verdict = gate.judge(
             policy,
-            comparison.case_ids,
+            cases_of(session, comparison.manifest_digest, comparison.champion_id),
             evidence(session, comparison.challenger_id, comparison.manifest_digest),
             evidence(session, comparison.champion_id, comparison.manifest_digest),
             has_champion=comparison.champion_id is not None,
+            look=look_at(session, session.get_one(Run, run_id).model, comparison.manifest_digest),
         )
         difference = verdict.difference
         row = VerdictRow(
@@ -145,6 +148,9 @@ def _judge(context: Context, run_id: str) -> tuple[int, str]:
             mean_difference=difference.mean if difference else None,
             difference_low=difference.low if difference else None,
             difference_high=difference.high if difference else None,
+            look=verdict.look,
+            level=verdict.level,
+            level_left=verdict.level_left,
             created_at=context.now(),
         )
         session.add(row)
@@ -159,10 +165,10 @@ def _judge(context: Context, run_id: str) -> tuple[int, str]:
         return row.id, row.outcome
 
 
-def _policy(path: Path) -> gate.Policy | None:
+def _policy(path: Path) -> Policy | None:
     """The policy in a file, None where it can't be read: the gate then refuses, and a row says so."""
     try:
-        return gate.policy_of(yaml.safe_load(path.read_text()))
+        return policy_of(yaml.safe_load(path.read_text()))
     except (OSError, ValueError, yaml.YAMLError) as err:
         log.warning("Expected a policy in %s. Received: %s.", path, err)
         return None

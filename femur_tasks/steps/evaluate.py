@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -16,7 +19,7 @@ from femur_tasks.dataset.resize import enlarge_probability, shrink_image, shrink
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import NotFound
 from femur_tasks.evaluation import metrics
-from femur_tasks.registry import gate, promotion
+from femur_tasks.registry import promotion
 from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import (
     ComparisonManifest,
@@ -29,8 +32,10 @@ from femur_tasks.registry.tables import (
     VerdictRow,
 )
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.evidence import evaluation_of
 from femur_tasks.steps.run import pinned_manifest
 
+_TIMED = 5
 _FAMILY_ORDER = ("baseline", "unet", "tuned")
 
 
@@ -111,12 +116,14 @@ def compare(context: Context, run_id: str) -> Comparison:
         ).all()
         chosen, excluded = comparison_cases([(case, image) for case, image, _ in tests], trained)
         cases = sorted([case, image, mask] for case, image, mask in tests if case in set(chosen))
+        cases_digest = canonical_digest({"cases": cases})
         digest = canonical_digest({"dataset": run.dataset_digest, "cases": cases})
         if session.get(ComparisonManifest, digest) is None:
             session.add(
                 ComparisonManifest(
                     digest=digest,
                     dataset_digest=run.dataset_digest,
+                    cases_digest=cases_digest,
                     cases=cases,
                     excluded=excluded,
                     frozen_at=context.now(),
@@ -150,16 +157,16 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
     with context.registry.reading() as session:
         dataset_digest = session.get_one(ComparisonManifest, comparison.manifest_digest).dataset_digest
         artefact_key = session.get_one(ModelVersion, model_id).artefact_key
-        done = _evaluation(session, model_id, comparison.manifest_digest)
+        done = evaluation_of(session, model_id, comparison.manifest_digest)
         geometries = {
             case.case_id: _Geometry(case.spacing_x_mm, case.spacing_y_mm, case.mirrored)
             for case in session.scalars(select(DatasetCase).where(DatasetCase.digest == dataset_digest))
         }
     if done:
         return
-    scored = context.apart(_case_metrics, artefact_key, dataset_digest, comparison.case_ids, geometries)
+    scored, latency_ms = context.apart(_case_metrics, artefact_key, dataset_digest, comparison.case_ids, geometries)
     with context.registry.writing() as session:
-        if _evaluation(session, model_id, comparison.manifest_digest):
+        if evaluation_of(session, model_id, comparison.manifest_digest):
             return
         dices = [found.whole.dice for found in scored.values()]
         distances = [found.whole.hd95_pct for found in scored.values() if found.whole.hd95_pct is not None]
@@ -173,6 +180,7 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
             mean_dice=sum(dices) / len(dices) if dices else None,
             worst_dice=min(dices, default=None),
             mean_hd95_pct=sum(distances) / len(distances) if distances else None,
+            latency_ms=latency_ms,
             created_at=context.now(),
         )
         session.add(evaluation)
@@ -186,7 +194,8 @@ def _case_metrics(
     dataset_digest: str,
     case_ids: tuple[str, ...],
     geometries: Mapping[str, _Geometry],
-) -> dict[str, metrics.CaseMetrics]:
+) -> tuple[dict[str, metrics.CaseMetrics], float | None]:
+    """The cases' metrics, and what one picture takes, ms; None where there is no picture."""
     import numpy as np
 
     from femur_tasks.training import artefact
@@ -195,10 +204,12 @@ def _case_metrics(
     model, spec = artefact.unpack(context.store.get(artefact_key))
     wanted = set(case_ids)
     scored: dict[str, metrics.CaseMetrics] = {}
+    latencies_ms: list[float] = []
     for key in pinned_manifest(context, dataset_digest).shard_keys("test"):
         shard = unpack(context.store.get(key))
         small_images = np.stack([shrink_image(image, spec.size) for image in shard.images_bhw])
         predicted = probabilities(model, small_images)
+        latencies_ms += [_took_ms(partial(probabilities, model, image[None])) for image in small_images[:_TIMED]]
 
         def score(index: int, shard: Any = shard, predicted: Any = predicted) -> tuple[str, metrics.CaseMetrics]:
             case_id, truth = shard.case_ids[index], shard.full_masks[index]
@@ -218,7 +229,13 @@ def _case_metrics(
         indices = [index for index, case_id in enumerate(shard.case_ids) if case_id in wanted]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             scored |= dict(pool.map(score, indices))
-    return scored
+    return scored, statistics.median(latencies_ms) if latencies_ms else None
+
+
+def _took_ms(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - started)
 
 
 def _case_row(evaluation_id: int, case_id: str, found: metrics.CaseMetrics) -> EvaluationCase:
@@ -241,26 +258,6 @@ def _case_row(evaluation_id: int, case_id: str, found: metrics.CaseMetrics) -> E
         hd95_right_pct=right.hd95_pct if right else None,
         flag=whole.flag,
     )
-
-
-def _evaluation(session: Session, model_id: int, manifest_digest: str) -> Evaluation | None:
-    return session.scalars(
-        select(Evaluation).where(
-            Evaluation.model_version_id == model_id,
-            Evaluation.manifest_digest == manifest_digest,
-            Evaluation.metric == metrics.IMPLEMENTATION,
-        )
-    ).first()
-
-
-def evidence(session: Session, model_id: int | None, manifest_digest: str) -> gate.Evidence | None:
-    """What the gate may know of a model version: its scores on a manifest, None where it was not scored."""
-    evaluation = _evaluation(session, model_id, manifest_digest) if model_id is not None else None
-    if evaluation is None:
-        return None
-    rows = session.scalars(select(EvaluationCase).where(EvaluationCase.evaluation_id == evaluation.id))
-    cases = {row.case_id: gate.CaseScore(row.dice, row.dice_left, row.dice_right) for row in rows}
-    return gate.Evidence(evaluation.metric, cases)
 
 
 def label(session: Session, model_id: int | None) -> str:

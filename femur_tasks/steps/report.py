@@ -32,6 +32,7 @@ from femur_tasks.registry.tables import (
     VerdictRow,
 )
 from femur_tasks.reports.facts import (
+    CONFIDENCE,
     Candidate,
     Comparison,
     Curve,
@@ -48,7 +49,6 @@ from femur_tasks.steps.run import pinned_manifest
 
 WORST_CASES = 6
 _SYNTHETIC = "SYN_"
-_CONFIDENCE = 0.95  # of intervals before a policy names its own
 
 
 def write_report(context: Context, run_id: str) -> str:
@@ -71,7 +71,6 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
     if run is None:
         raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
     verdict = newest_verdict(session, run_id)
-    confidence = _confidence(verdict)
     trials = session.scalars(
         select(Trial).where(Trial.run_id == run_id, Trial.search == "tuned").order_by(Trial.trial_id)
     ).all()
@@ -88,10 +87,9 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
             parameters=run.parameters,
             versions=run.versions,
         ),
-        confidence=confidence,
         dataset=_dataset(session, run.dataset_digest) if run.dataset_digest else None,
         comparison=_comparison(session, verdict) if verdict else None,
-        candidates=_candidates(session, run, verdict, confidence),
+        candidates=_candidates(session, run, verdict),
         curves=_family_curves(session, run_id),
         trials=tuple(
             TrialFacts(
@@ -112,12 +110,6 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
         worst_cases=_worst_cases(session, verdict) if verdict else (),
     )
     return report, session.get_one(ModelVersion, verdict.challenger_id).artefact_key if verdict else ""
-
-
-def _confidence(verdict: VerdictRow | None) -> float:
-    """The policy's level where it has a usable one: what the gate refuses is reported all the same."""
-    level = verdict.policy.get("confidence") if verdict else None
-    return float(level) if isinstance(level, float) and 0 < level < 1 else _CONFIDENCE
 
 
 def _dataset(session: Session, digest: str) -> DatasetFacts:
@@ -173,7 +165,7 @@ def _comparison(session: Session, verdict: VerdictRow) -> Comparison:
     )
 
 
-def _candidates(session: Session, run: Run, verdict: VerdictRow | None, confidence: float) -> tuple[Candidate, ...]:
+def _candidates(session: Session, run: Run, verdict: VerdictRow | None) -> tuple[Candidate, ...]:
     """The run's model versions, best validation Dice first, and below them the champion that was compared with."""
     rows = list(
         session.scalars(
@@ -195,13 +187,13 @@ def _candidates(session: Session, run: Run, verdict: VerdictRow | None, confiden
             size=row.size,
             epochs=row.epochs,
             hyperparameters=row.hyperparameters,
-            test=_scores(session, row.id, verdict.manifest_digest if verdict else None, confidence, run.seed),
+            test=_scores(session, row.id, verdict.manifest_digest if verdict else None, run.seed),
         )
         for row in rows
     )
 
 
-def _scores(session: Session, model_id: int, manifest: str | None, confidence: float, seed: int) -> Scores | None:
+def _scores(session: Session, model_id: int, manifest: str | None, seed: int) -> Scores | None:
     evaluation = _evaluation(session, model_id, manifest)
     if evaluation is None:
         return None
@@ -209,7 +201,7 @@ def _scores(session: Session, model_id: int, manifest: str | None, confidence: f
     return Scores(
         cases=evaluation.cases,
         mean_dice=evaluation.mean_dice,
-        interval=bootstrap_mean(dices, confidence, seed) if len(dices) > 1 else None,
+        interval=bootstrap_mean(dices, CONFIDENCE, seed) if len(dices) > 1 else None,
         worst_dice=evaluation.worst_dice,
         mean_hd95_pct=evaluation.mean_hd95_pct,
     )

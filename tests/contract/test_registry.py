@@ -54,12 +54,12 @@ def _downgrade(registry: Registry) -> None:
 def test_migrations_go_from_nothing_to_head_and_back(database_url: str) -> None:
     registry = Registry(database_url)
     migrate(database_url)
-    assert _names(registry) == {*Base.metadata.tables, "model_registry", "champion_history"}
+    assert _names(registry) == {*Base.metadata.tables, "model_registry", "champion_history", "gate_account"}
     migrate(database_url)  # at head already: nothing to do
     _downgrade(registry)
     assert _names(registry) == set()
     migrate(database_url)
-    assert len(_names(registry)) == len(Base.metadata.tables) + 2
+    assert len(_names(registry)) == len(Base.metadata.tables) + 3
     registry.engine.dispose()
 
 

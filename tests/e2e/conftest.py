@@ -27,8 +27,10 @@ from femur_tasks.stack.airflow_client import ENDED, AirflowClient, connect
 
 CHECKOUT = Path(__file__).parents[2]
 LENIENT = {
-    "name": "lenient", "min_test_cases": 2, "mean_dice_floor": 0.0, "worst_dice_floor": 0.0, "confidence": 0.95,
-    "min_gain": -1.0, "side_margin": 1.0,
+    "name": "lenient", "min_test_cases": 2, "mean_dice_floor": 0.0, "worst_dice_floor": 0.0, "hd95_ceiling_pct": 1000,
+    "failed_dice": 0.0, "failed_share_ceiling": 1.0, "megabytes_ceiling": 10000, "latency_ceiling_ms": 100000,
+    "level": 0.025, "min_gain": -10.0, "cost_saving": 0, "non_inferiority_margin": 0.0, "slice_margin": 1.0,
+    "min_slice_cases": 2,
 }  # fmt: skip
 
 

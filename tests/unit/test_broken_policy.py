@@ -48,7 +48,7 @@ def test_run_under_a_broken_policy_is_refused_with_the_reason_in_a_row(
         reasons = session.scalars(select(VerdictReason.code).where(VerdictReason.verdict_id == answer["verdict_id"]))
         assert code in reasons.all()
         policy = session.get_one(VerdictRow, answer["verdict_id"]).policy
-        assert policy == ({} if code == "no_policy" else policy | {"name": "default-1"})
+        assert policy == ({} if code == "no_policy" else policy | {"name": "default-2"})
         assert all(isinstance(bound, str) or bound is None or math.isfinite(bound) for bound in policy.values()), (
             "NaN is no JSON"
         )

@@ -12,7 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from femur_tasks.registry.gate import CaseScore, Evidence, Policy, Verdict, judge, policy_of
+from femur_tasks.registry.evidence import Cases, CaseScore, Evidence
+from femur_tasks.registry.gate import Verdict, judge
+from femur_tasks.registry.policy import Look, Policy, policy_of
 from femur_tasks.settings import CHECKOUT
 
 POLICY = Policy(
@@ -20,10 +22,22 @@ POLICY = Policy(
     min_test_cases=4,
     mean_dice_floor=0.80,
     worst_dice_floor=0.40,
-    confidence=0.95,
+    hd95_ceiling_pct=5.0,
+    failed_dice=0.5,
+    failed_share_ceiling=0.3,
+    megabytes_ceiling=100.0,
+    latency_ceiling_ms=1000.0,
+    level=0.05,  # the first look spends half of it
     min_gain=0.0,
-    side_margin=0.01,
+    cost_saving=0.0,
+    non_inferiority_margin=0.01,
+    slice_margin=0.01,
+    min_slice_cases=2,
 )
+FLOORS = [
+    "too_few_cases", "mean_dice_floor", "worst_dice_floor", "hd95_ceiling", "failed_share", "size_ceiling",
+    "latency_ceiling",
+]  # fmt: skip
 CASES = ["a", "b", "c", "d"]
 
 
@@ -33,10 +47,14 @@ def evidence(
     right: Sequence[float | None] | None = None,
     metric: str = "dice-1",
     cases: Sequence[str] | None = None,
+    hd95_pct: Sequence[float | None] | None = None,
+    megabytes: float = 10.0,
+    latency_ms: float | None = 100.0,
 ) -> Evidence:
-    left, right = left or dice, right or dice
+    left, right, distances = left or dice, right or dice, hd95_pct or [1.0] * len(dice)
     ids = cases or (CASES if len(dice) == 4 else [f"case-{i:03d}" for i in range(len(dice))])
-    return Evidence(metric, {case: CaseScore(*scores) for case, *scores in zip(ids, dice, left, right, strict=True)})
+    scores = {case: CaseScore(*found) for case, *found in zip(ids, dice, left, right, distances, strict=True)}
+    return Evidence(metric, scores, megabytes, latency_ms)
 
 
 GOOD = evidence([0.90, 0.92, 0.94, 0.96])
@@ -44,12 +62,12 @@ WEAK = evidence([0.85, 0.88, 0.89, 0.92])  # differences 0.05, 0.04, 0.05, 0.04
 
 
 def against(challenger: Evidence | None, champion: Evidence | None = WEAK, policy: Policy | None = POLICY) -> Verdict:
-    manifest = list(challenger.cases) if challenger else CASES
-    return judge(policy, manifest, challenger, champion, has_champion=True)
+    cases = Cases(list(challenger.cases) if challenger else CASES)
+    return judge(policy, cases, challenger, champion, has_champion=True)
 
 
 def first(challenger: Evidence, policy: Policy = POLICY) -> Verdict:
-    return judge(policy, list(challenger.cases), challenger, None, has_champion=False)
+    return judge(policy, Cases(list(challenger.cases)), challenger, None, has_champion=False)
 
 
 def failed(verdict: Verdict) -> list[str]:
@@ -59,14 +77,7 @@ def failed(verdict: Verdict) -> list[str]:
 def test_better_challenger_is_promoted_and_every_rule_is_written_down() -> None:
     verdict = against(GOOD)
     assert verdict.outcome == "promote"
-    assert [reason.code for reason in verdict.reasons] == [
-        "too_few_cases",
-        "mean_dice_floor",
-        "worst_dice_floor",
-        "gain",
-        "left_femur",
-        "right_femur",
-    ]
+    assert [reason.code for reason in verdict.reasons] == [*FLOORS, "gain", "left_femur", "right_femur"]
     assert all(reason.passed for reason in verdict.reasons)
 
 
@@ -79,7 +90,7 @@ def test_gain_is_the_lower_end_of_students_interval() -> None:
     assert gain.threshold == 0.0
     assert verdict.difference is not None
     assert verdict.difference.mean == pytest.approx(0.045)
-    assert (verdict.difference.low, verdict.difference.n, verdict.difference.method) == (gain.value, 4, "paired-t")
+    assert (verdict.difference.low, verdict.difference.n, verdict.difference.method) == (gain.value, 4, "paired-t-hall")
 
 
 def test_better_mean_with_an_interval_over_zero_is_refused() -> None:
@@ -105,7 +116,7 @@ def test_better_mean_with_an_interval_over_zero_is_refused() -> None:
 def test_gain_threshold(shift: float, min_gain: float, outcome: str) -> None:
     champion = evidence([0.875, 0.90625, 0.8125, 0.84375])  # sums of powers of two: differences are exact
     challenger = evidence([(score.dice or 0) + shift for score in champion.cases.values()])
-    policy = replace(POLICY, min_gain=min_gain, side_margin=0.05)
+    policy = replace(POLICY, min_gain=min_gain, slice_margin=0.05)
     assert against(challenger, champion, policy).outcome == outcome
 
 
@@ -149,14 +160,14 @@ def test_one_case_is_no_comparison_whatever_the_policy_says() -> None:
 
 def test_case_named_twice_counts_once() -> None:
     challenger = evidence([0.9, 0.9], cases=["a", "b"])
-    verdict = judge(POLICY, ["a", "b", "a", "b"], challenger, None, has_champion=False)
+    verdict = judge(POLICY, Cases(["a", "b", "a", "b"]), challenger, None, has_champion=False)
     assert failed(verdict) == ["too_few_cases"]
 
 
 def test_first_champion_passes_the_floors_only() -> None:
     verdict = first(GOOD)
     assert verdict.outcome == "promote"
-    assert [reason.code for reason in verdict.reasons] == ["too_few_cases", "mean_dice_floor", "worst_dice_floor"]
+    assert [reason.code for reason in verdict.reasons] == FLOORS
     assert verdict.difference is None
 
 
@@ -217,6 +228,13 @@ def test_unusable_score_of_either_model_is_refused(bad: Evidence) -> None:
     assert "first b" in first(bad).sentence
 
 
+@pytest.mark.parametrize("cost", [{"megabytes": NAN}, {"latency_ms": None}, {"latency_ms": NAN}], ids=str)
+def test_cost_that_was_not_measured_is_refused(cost: Mapping[str, Any]) -> None:
+    bad = replace(GOOD, **cost)
+    for verdict in (against(bad), against(GOOD, bad), first(bad)):
+        assert failed(verdict) == ["missing_cost"]
+
+
 def test_side_scored_for_one_model_alone_is_refused() -> None:
     verdict = against(evidence([0.95] * 4, left=[None] * 4), evidence([0.85] * 4))
     assert verdict.outcome == "refuse"
@@ -224,6 +242,7 @@ def test_side_scored_for_one_model_alone_is_refused() -> None:
 
 
 _FEWER, _MORE = evidence([0.9] * 3, cases=["a", "b", "c"]), evidence([0.9] * 5, cases=[*CASES, "e"])
+NOTHING = Evidence("dice-1", {}, 10.0, 100.0)
 _OTHER = evidence([0.9] * 4, cases=["a", "b", "c", "e"])
 
 
@@ -238,14 +257,14 @@ _OTHER = evidence([0.9] * 4, cases=["a", "b", "c", "e"])
         pytest.param(CASES, None, WEAK, ["missing_evaluation"], id="no evaluation of the challenger"),
         pytest.param(CASES, GOOD, None, ["missing_champion_evaluation"], id="no evaluation of the champion"),
         pytest.param(CASES, None, None, ["missing_evaluation", "missing_champion_evaluation"], id="of neither"),
-        pytest.param([], Evidence("dice-1", {}), Evidence("dice-1", {}), ["too_few_cases"], id="empty manifest"),
+        pytest.param([], NOTHING, NOTHING, ["too_few_cases"], id="empty manifest"),
         pytest.param(CASES, replace(GOOD, metric="dice-2"), WEAK, ["different_metric"], id="two implementations"),
     ],
 )
 def test_incomplete_evidence_is_refused(
     manifest: list[str], challenger: Evidence | None, champion: Evidence | None, codes: list[str]
 ) -> None:
-    verdict = judge(POLICY, manifest, challenger, champion, has_champion=True)
+    verdict = judge(POLICY, Cases(manifest), challenger, champion, has_champion=True)
     assert verdict.outcome == "refuse"
     assert failed(verdict) == codes
     assert verdict.sentence.startswith("refuse: ")
@@ -253,7 +272,7 @@ def test_incomplete_evidence_is_refused(
 
 def test_without_a_policy_nothing_is_promoted() -> None:
     assert failed(against(GOOD, policy=None)) == ["no_policy"]
-    assert failed(judge(None, CASES, GOOD, None, has_champion=False)) == ["no_policy"]
+    assert failed(judge(None, Cases(CASES), GOOD, None, has_champion=False)) == ["no_policy"]
 
 
 _RULES = [field.name for field in fields(Policy) if field.name != "name"]
@@ -268,14 +287,19 @@ def test_rule_without_a_usable_threshold_refuses(rule: str, bound: Any) -> None:
     assert failed(verdict) == ["no_rule"]
 
 
-@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, -0.5])
-def test_confidence_out_of_range_refuses(confidence: float) -> None:
-    assert failed(against(GOOD, policy=replace(POLICY, confidence=confidence))) == ["no_rule"]
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [("level", 0.0), ("level", 0.5), ("level", -0.1), ("cost_saving", 1.0), ("cost_saving", -0.1),
+     ("non_inferiority_margin", -0.01), ("slice_margin", -0.01), ("min_slice_cases", -1)],
+)  # fmt: skip
+def test_rule_out_of_range_refuses(rule: str, value: float) -> None:
+    broken: Mapping[str, Any] = {rule: value}
+    assert failed(against(GOOD, policy=replace(POLICY, **broken))) == ["no_rule"]
 
 
 def test_shipped_policy_is_usable() -> None:
     shipped = policy_of(yaml.safe_load((CHECKOUT / "femur_tasks/registry/policy.yaml").read_text()))
-    assert shipped == Policy("default-1", 20, 0.80, 0.40, 0.95, 0.0, 0.01)
+    assert shipped == Policy("default-2", 20, 0.80, 0.40, 25, 0.60, 0.10, 1024, 5000, 0.025, 0.0, 0, 0.005, 0.01, 10)
     assert first(evidence([0.9] * 20), shipped).outcome == "promote"
 
 
@@ -306,10 +330,10 @@ def test_order_of_the_cases_changes_nothing(pairs: list[tuple[float, float]], or
 
     def verdict(cases: list[str]) -> Verdict:
         ours, theirs = (
-            Evidence("m", {case: CaseScore(*[pairs[manifest.index(case)][who]] * 3) for case in cases})
+            Evidence("m", {case: CaseScore(*[pairs[manifest.index(case)][who]] * 3, 1.0) for case in cases}, 1.0, 1.0)
             for who in (0, 1)
         )
-        return judge(policy, cases, ours, theirs, has_champion=True)
+        return judge(policy, Cases(cases), ours, theirs, has_champion=True)
 
     shuffled = list(manifest)
     order.shuffle(shuffled)
@@ -345,3 +369,122 @@ def test_one_much_better_case_can_cost_the_promotion_because_the_mean_is_less_ce
     policy = replace(POLICY, mean_dice_floor=0.5)
     assert against(steady, champion, policy).outcome == "promote"
     assert failed(against(jumpy, champion, policy)) == ["gain"]
+
+
+@pytest.mark.parametrize(
+    ("distances", "code"),
+    [
+        pytest.param([1.0] * 19 + [99.0], None, id="one case of twenty may be far off"),
+        pytest.param([1.0] * 18 + [5.1, 99.0], "hd95_ceiling", id="two may not"),
+        pytest.param([1.0] * 18 + [None, 99.0], "hd95_ceiling", id="no distance counts as infinite"),
+        pytest.param([1.0] * 18 + [5.0, 99.0], None, id="exactly the ceiling"),
+    ],
+)
+def test_95th_percentile_of_hd95_has_a_ceiling(distances: list[float | None], code: str | None) -> None:
+    verdict = first(evidence([0.9] * 20, hd95_pct=distances))
+    assert failed(verdict) == ([code] if code else [])
+
+
+def test_case_whose_masks_are_both_empty_is_no_distance() -> None:
+    assert first(evidence([1.0] * 4, hd95_pct=[None] * 4)).outcome == "promote"
+
+
+@pytest.mark.parametrize(("bad", "outcome"), [(1, "promote"), (2, "refuse")])
+def test_share_of_failed_cases_has_a_ceiling(bad: int, outcome: str) -> None:
+    policy = replace(POLICY, mean_dice_floor=0.1)  # a quarter of four is within the share of 0.3, a half is not
+    verdict = first(evidence([0.49] * bad + [0.5] * (4 - bad)), policy)
+    assert verdict.outcome == outcome
+    assert failed(verdict) == (["failed_share"] if outcome == "refuse" else [])
+
+
+@pytest.mark.parametrize(
+    ("cost", "code"), [({"megabytes": 101.0}, "size_ceiling"), ({"latency_ms": 1001.0}, "latency_ceiling")], ids=str
+)
+def test_what_is_too_large_or_too_slow_is_refused(cost: Mapping[str, Any], code: str) -> None:
+    dear = replace(GOOD, **cost)
+    assert failed(first(dear)) == failed(against(dear)) == [code]
+
+
+TIE = evidence([0.85, 0.88, 0.89, 0.92], megabytes=7.0, latency_ms=100.0)  # as WEAK, 30 % smaller
+
+
+@pytest.mark.parametrize(
+    ("challenger", "saving", "outcome"),
+    [
+        pytest.param(TIE, 0.25, "promote", id="smaller by enough"),
+        pytest.param(TIE, 0.35, "refuse", id="smaller by too little"),
+        pytest.param(TIE, 0.0, "refuse", id="cost never wins"),
+        pytest.param(replace(TIE, latency_ms=101.0), 0.25, "refuse", id="smaller, but slower"),
+        pytest.param(replace(TIE, megabytes=10.0, latency_ms=60.0), 0.25, "promote", id="faster by enough"),
+        pytest.param(
+            evidence([0.84, 0.87, 0.88, 0.91], megabytes=7.0), 0.25, "refuse", id="smaller, and worse by the margin"
+        ),
+    ],
+)
+def test_cheaper_model_need_only_be_not_inferior_where_the_policy_says_so(
+    challenger: Evidence, saving: float, outcome: str
+) -> None:
+    verdict = against(challenger, policy=replace(POLICY, cost_saving=saving, slice_margin=0.05))
+    assert verdict.outcome == outcome
+
+
+def sliced(challenger: Evidence, **slices: list[str]) -> Verdict:
+    return judge(POLICY, Cases(CASES, ("x", "y"), slices), challenger, WEAK, has_champion=True)
+
+
+def test_no_slice_may_fall_behind() -> None:
+    # differences to WEAK: +0.12, +0.10, -0.02, +0.07: better as a whole, worse on c alone and on c and d together not
+    uneven = evidence([0.91, 0.94, 0.93, 0.96], left=[0.9] * 4, right=[0.95] * 4)
+    assert sliced(uneven).outcome == "promote"
+    worse = evidence([0.95, 0.98, 0.93, 0.90])
+    verdict = judge(
+        replace(POLICY, min_gain=-1.0),
+        Cases(CASES, (), {"new cases": ["d", "c"]}),
+        worse,
+        evidence([0.9, 0.9, 0.96, 0.93]),
+        has_champion=True,
+    )
+    assert failed(verdict) == ["slice:new cases"]
+    found = next(reason for reason in verdict.reasons if reason.code == "slice:new cases")
+    assert (found.value, found.threshold) == (pytest.approx(-0.03), -0.01)
+
+
+def test_slice_of_few_cases_is_listed_and_not_judged() -> None:
+    worse_on_a = evidence([0.80, 0.96, 0.97, 0.99], left=[0.93] * 4, right=[0.93] * 4)
+    verdict = judge(
+        replace(POLICY, min_gain=-1.0), Cases(CASES, (), {"source old": ["a"]}), worse_on_a, WEAK, has_champion=True
+    )
+    found = next(reason for reason in verdict.reasons if reason.code == "slice:source old")
+    assert (found.passed, found.threshold) == (True, None)
+    assert "too few to judge" in found.sentence
+
+
+def test_cases_that_were_left_out_are_counted() -> None:
+    assert "4 comparison cases, 2 left out because a model had trained on them" in sliced(GOOD).reasons[0].sentence
+
+
+@pytest.mark.parametrize(("look", "level", "left"), [(1, 0.025, 0.025), (2, 0.05 / 6, 0.05 / 3), (9, 0.05 / 90, 0.005)])
+def test_each_look_spends_its_share_of_the_level(look: int, level: float, left: float) -> None:
+    verdict = judge(POLICY, Cases(CASES), GOOD, WEAK, has_champion=True, look=Look(look))
+    assert (verdict.look, verdict.level, verdict.level_left) == (look, pytest.approx(level), pytest.approx(left))
+    assert f"look {look} at these test cases" in next(r.sentence for r in verdict.reasons if r.code == "gain")
+
+
+def test_all_looks_together_never_spend_more_than_the_level() -> None:
+    spent = 0.0
+    for number in range(1, 2000):
+        spent += Look(number).spends(0.025)
+        assert spent + Look(number).left(0.025) == pytest.approx(0.025)
+    assert spent < 0.025
+
+
+def test_later_look_asks_for_more() -> None:
+    barely = evidence([0.87, 0.89, 0.905, 0.935])
+    assert judge(POLICY, Cases(CASES), barely, WEAK, has_champion=True, look=Look(1)).outcome == "promote"
+    assert failed(judge(POLICY, Cases(CASES), barely, WEAK, has_champion=True, look=Look(9))) == ["gain"]
+
+
+def test_what_is_refused_before_the_difference_is_looked_at_spends_nothing() -> None:
+    verdict = against(None)
+    assert (verdict.look, verdict.level, verdict.level_left) == (None, None, None)
+    assert first(GOOD).look is None

@@ -20,6 +20,8 @@ PURE = (
     "femur_tasks.evaluation.metrics",
     "femur_tasks.evaluation.intervals",
     "femur_tasks.registry.gate",
+    "femur_tasks.registry.policy",
+    "femur_tasks.registry.evidence",
     "femur_tasks.dataset.splits",
     "femur_tasks.dataset.manifest",
     "femur_tasks.dataset.problems",

@@ -29,9 +29,21 @@ def test_paired_interval_is_students_t(
     differences: list[float], confidence: float, mean: float, half_width: float
 ) -> None:
     found = paired_interval(differences, confidence)
-    assert (found.mean, found.n, found.method) == (mean, len(differences), "paired-t")
+    assert (found.mean, found.n, found.method) == (mean, len(differences), "paired-t-hall")
     assert found.low == pytest.approx(mean - half_width, abs=2e-4)
     assert found.high == pytest.approx(mean + half_width, abs=2e-4)
+
+
+def test_paired_interval_reaches_further_where_losses_are_rarer_and_larger_than_gains() -> None:
+    # mean 0, s^2 = 90 / 9 = 10; sum of cubes -729 + 9 = -720, skewness 10 / 72 * -720 / 10^1.5 = -3.16228
+    # t(0.975, 9) = 2.26216, q = 2.26216 / sqrt 10; 1 + k q - k^2 / 60 = 1 - 2.26216 - 0.16667 = -1.42883, its cube root
+    # -1.12636, u = 3 / k * (-1.12636 - 1) = 2.01724: the lower end lies 2.01724 sqrt 10 = 6.3791 below the mean
+    differences = [1.0] * 9 + [-9.0]
+    found = paired_interval(differences)
+    assert found.low == pytest.approx(-6.3791, abs=1e-3)
+    assert found.high == pytest.approx(2.26216, abs=1e-4), "where Hall's end lies within Student's, Student's counts"
+    mirrored = paired_interval([-value for value in differences])
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_default_confidence_is_95_percent() -> None:
@@ -41,7 +53,7 @@ def test_default_confidence_is_95_percent() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.1, -0.003, 1.0], ids=str)
 @pytest.mark.parametrize("n", [2, 3, 47])
 def test_equal_values_give_an_interval_of_no_width_at_exactly_that_value(value: float, n: int) -> None:
-    assert paired_interval([value] * n) == Interval(value, value, value, n, "paired-t")
+    assert paired_interval([value] * n) == Interval(value, value, value, n, "paired-t-hall")
     shown = bootstrap_mean([value] * n, 0.95, seed=1)
     assert shown == Interval(value, value, value, n, "bootstrap-percentile")
 

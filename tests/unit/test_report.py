@@ -107,7 +107,7 @@ def full_report(state: str = "promoted") -> RunReport:
             challenger="femur:9",
             champion="femur:6",
             verdict=Verdict("refuse", reasons, difference),
-            policy={"name": "default-1", "confidence": 0.95},
+            policy={"name": "default-2", "level": 0.025},
             cases=3,
             excluded=2,
             differences={"SYN_0001": -0.002, "SYN_0002": 0.01, "SYN_0003": 0.022},
@@ -432,7 +432,7 @@ def promoted(context: Context) -> Context:
         challenger_id=2,
         champion_id=1,
         manifest_digest="m1",
-        policy={"name": "default-1", "confidence": 0.9},
+        policy={"name": "default-2", "level": 0.025},
         outcome="promote",
         mean_difference=0.05,
         difference_low=0.01,
@@ -472,7 +472,7 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
     text = text_of(page)
     assert "femur:2 replaces femur:1 as champion of femur" in text
     assert "of femur:1 on 2 test cases, paired difference +0.0500 [+0.0100, +0.0900]." in text
-    assert "90 % confidence intervals" in text
+    assert "95 % confidence intervals" in text
     assert "gain it gained 0.0100 0.0000 ✓ pass" in text
     assert "Promoted by anna." in text
     assert "challenger better" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy import ForeignKey, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from femur_tasks.registry.tables.base import Base
@@ -41,11 +41,15 @@ class ModelVersion(Base):
 
 
 class ComparisonManifest(Base):
-    """The test cases on which two models are compared, frozen before scoring."""
+    """The test cases on which two models are compared, frozen before scoring.
+
+    `cases_digest` is of the cases alone: versions whose test cases are the same share the gate's account.
+    """
 
     __tablename__ = "comparison_manifest"
     digest: Mapped[str] = mapped_column(primary_key=True)
     dataset_digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"))
+    cases_digest: Mapped[str] = mapped_column(index=True, server_default=text("''"))
     cases: Mapped[list[Any]]
     excluded: Mapped[list[Any]]
     frozen_at: Mapped[datetime]
@@ -65,6 +69,7 @@ class Evaluation(Base):
     mean_dice: Mapped[float | None]
     worst_dice: Mapped[float | None]
     mean_hd95_pct: Mapped[float | None]
+    latency_ms: Mapped[float | None]
     created_at: Mapped[datetime]
     __table_args__ = (UniqueConstraint("model_version_id", "manifest_digest", "metric", name="uq_evaluation_once"),)
 

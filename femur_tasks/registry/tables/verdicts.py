@@ -12,7 +12,11 @@ from femur_tasks.registry.tables.base import Base
 
 
 class VerdictRow(Base):
-    """What the gate said of one challenger against the champion of that moment."""
+    """What the gate said of one challenger against the champion of that moment.
+
+    `look` counts the model's looks at the same test cases, `level` is what this one spent of the policy's level, and
+    `level_left` what it left; null where the gate did not come to look at the difference.
+    """
 
     __tablename__ = "verdict"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -25,6 +29,9 @@ class VerdictRow(Base):
     mean_difference: Mapped[float | None]
     difference_low: Mapped[float | None]
     difference_high: Mapped[float | None]
+    look: Mapped[int | None]
+    level: Mapped[float | None]
+    level_left: Mapped[float | None]
     created_at: Mapped[datetime]
     __table_args__ = (CheckConstraint("outcome in ('promote', 'refuse')", name="outcome"),)
 
