@@ -165,8 +165,8 @@ def main() -> None:
         table.add_row(shape, str(cases), *(f"{100 * whole:.2f} ({100 * alone:.2f})" for whole, alone in rates))
     console.print(table)
 
-    table = Table("noise", "cases", "ours", "Student's t", "studentized", "BCa", "percentile",
-                  title=f"equal models: % of nights in which the interval at level {policy.level} lies above 0")  # fmt: skip
+    title = f"equal models: % of nights in which the interval at level {policy.level} lies above 0"
+    table = Table("noise", "cases", "ours", "Student's t", "studentized", "BCa", "percentile", title=title)
     for shape, cases in product(SHAPES, SIZES):
         shares = kinds(shape, cases, options.nights, options.seed, policy.level)
         table.add_row(shape, str(cases), *(f"{100 * share:.2f}" for share in shares.values()))

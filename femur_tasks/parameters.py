@@ -149,6 +149,16 @@ class RollbackParameters(_Parameters):
     reason: str = Field(min_length=1, max_length=500, description="Why; it goes into the log.")
 
 
+class PromoteParameters(_Parameters):
+    """What one promotion by hand does."""
+
+    version: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*:[1-9][0-9]{0,8}$")] = Field(
+        description="The model version, MODEL:VERSION, such as femur:3."
+    )
+    reason: str = Field(min_length=1, max_length=500, description="Why; it goes into the log.")
+    override: bool = Field(False, description="Go against a verdict that refused, or without one; the log says so.")
+
+
 def form_fields(parameters: type[_Parameters]) -> dict[str, dict[str, Any]]:
     """The fields of a form that asks for these parameters: default, description and JSON schema of each.
 

@@ -13,7 +13,7 @@ from femur_tasks.cli.failures import failures
 _PANELS = {
     "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
     "Data": (data.demo_data, data.ingest),
-    "Training": (training.retrain, reproduce.reproduce, training.rollback, training.predict),
+    "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
 }
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,11 +43,21 @@ def list_versions(model: ModelOption = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def champion(model: ModelOption = None, as_json: AsJson = False) -> None:
-    """Who is champion, since when."""
+def champion(
+    model: ModelOption = None,
+    at: Annotated[
+        datetime | None, typer.Option(help="Who was champion at this time (UTC); femur unless --model says else.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who is champion, or was at a time, and since when."""
     from femur_tasks.registry import queries
 
     with _registry().reading() as session:
+        if at is not None:
+            moved = queries.champion_at(session, model or "femur", at.replace(tzinfo=at.tzinfo or UTC))
+            _show_history([moved] if moved else [], as_json)
+            return
         rows = queries.champions(session, model)
     print_json(rows) if as_json else show_registry(rows, _VACANT)
 
@@ -58,6 +69,10 @@ def history(model: ModelOption = None, as_json: AsJson = False) -> None:
 
     with _registry().reading() as session:
         rows = queries.champion_history(session, model)
+    _show_history(rows, as_json)
+
+
+def _show_history(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return

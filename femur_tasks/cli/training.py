@@ -15,13 +15,14 @@ import typer
 from femur_tasks.cli.failures import Stopped
 from femur_tasks.cli.show import AsJson, bar, err, print_json, print_table, show_run, watching
 from femur_tasks.errors import FemurError, Rejected
-from femur_tasks.parameters import BUDGETS, RetrainParameters, RollbackParameters
+from femur_tasks.parameters import BUDGETS, PromoteParameters, RetrainParameters, RollbackParameters
 
 if TYPE_CHECKING:
     from femur_tasks.steps.context import Context
 
 _FAMILIES = ",".join(RetrainParameters().families)
 _FIELDS, _ROLLBACK = RetrainParameters.model_fields, RollbackParameters.model_fields
+_PROMOTE = PromoteParameters.model_fields
 
 
 def retrain(
@@ -99,6 +100,31 @@ def retrain(
             f"The gate refused the challenger of run {run_id}; the champion stays.",
             "The rules that failed are above, and in `femur registry show MODEL:VERSION`.",
         )
+
+
+def promote(
+    version: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help=_PROMOTE["version"].description)],
+    reason: Annotated[str, typer.Option(help=_PROMOTE["reason"].description)],
+    override: Annotated[bool, typer.Option("--override", help=_PROMOTE["override"].description)] = False,
+) -> None:
+    """Give a model version the champion's place by your word.
+
+    Its newest verdict must promote it, against the champion of now. --override goes against the gate.
+
+    Examples:
+
+      femur promote femur:3 --reason "approved on Monday"
+      femur promote femur:3 --override --reason "the refused side was mislabelled, ticket 12"
+    """
+    asked = PromoteParameters.model_validate({"version": version, "reason": reason, "override": override})
+    from femur_tasks.steps import champion
+    from femur_tasks.steps.context import open_context
+
+    model, _, number = asked.version.partition(":")
+    told = (model, int(number), _actor(), asked.reason, asked.override)
+    moved = champion.promote_by_hand(open_context(), *told)
+    how = " by an override" if moved["kind"] == "override" else ""
+    err.print(f"champion is {moved['champion']}{how}, before {moved['before'] or 'none'}")
 
 
 def rollback(

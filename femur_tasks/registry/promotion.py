@@ -8,8 +8,11 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from femur_tasks.errors import FemurError, NotFound, StaleChampion
+from femur_tasks.errors import FemurError, NotFound, Rejected, StaleChampion
 from femur_tasks.registry.tables import Champion, ModelVersion, Promotion, VerdictRow
+
+_LIST = "See `femur registry list`."
+_NO_NEED = "Leave out --override."
 
 
 def champion_of(session: Session, model: str) -> ModelVersion | None:
@@ -41,6 +44,52 @@ def promote(session: Session, verdict_id: int, actor: str, now: datetime) -> Pro
     )
 
 
+def promote_version(
+    session: Session, model: str, version: int, actor: str, reason: str, is_override: bool, now: datetime
+) -> Promotion:
+    """Give a version the champion's place by a person's word, on its newest verdict.
+
+    Args:
+        is_override: go against a verdict that refused, or without one: the log gets a row of kind override.
+
+    Raises:
+        NotFound: there is no such version.
+        FemurError: it is champion already, or an override is asked for where the gate says yes.
+        Rejected: the gate refused it, or was never asked, and `is_override` is False.
+        StaleChampion: the champion is no longer the one that the verdict compared with.
+    """
+    target = session.scalars(select(ModelVersion).filter_by(name=model, version=version)).first()
+    if target is None:
+        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {model}:{version}.", _LIST)
+    current = champion_of(session, model)
+    if current is not None and current.id == target.id:
+        raise FemurError(f"Expected a version that is not champion. Received: {target.label}, which is.")
+    verdict = session.scalars(
+        select(VerdictRow).where(VerdictRow.challenger_id == target.id).order_by(VerdictRow.id.desc())
+    ).first()
+    holds = verdict is not None and verdict.outcome == "promote"
+    if not is_override:
+        if verdict is None or not holds:
+            said = f"verdict {verdict.id} refused it" if verdict else "the gate was never asked about it"
+            raise Rejected(
+                f"Expected a verdict that promotes {target.label}. Received: {said}.",
+                f"See `femur registry show {target.label}`; `--override` goes against it, and the log says so.",
+            )
+        if session.scalar(select(Promotion.id).where(Promotion.verdict_id == verdict.id)):
+            raise FemurError(
+                f"Expected a verdict that was not acted on. Received: verdict {verdict.id}, which made {target.label} "
+                "champion before.",
+                f"To return to it: `femur rollback --to {version} --reason ...`.",
+            )
+        return _move(session, target, verdict.champion_id, "promote", reason, actor, now, verdict_id=verdict.id)
+    if verdict is not None and holds and verdict.champion_id == (current.id if current else None):
+        raise FemurError(f"Expected a refusal to override. Received: verdict {verdict.id}, which promotes.", _NO_NEED)
+    return _move(
+        session, target, current.id if current else None, "override", reason, actor, now,
+        verdict_id=verdict.id if verdict else None,
+    )  # fmt: skip
+
+
 def rollback(session: Session, model: str, version: int | None, actor: str, reason: str, now: datetime) -> Promotion:
     """Return to a former champion: `version`, or the one before the present one.
 
@@ -50,7 +99,7 @@ def rollback(session: Session, model: str, version: int | None, actor: str, reas
     """
     current = champion_of(session, model)
     if current is None:
-        raise NotFound(f"Expected a champion of model {model}. Received: none.", "See `femur registry list`.")
+        raise NotFound(f"Expected a champion of model {model}. Received: none.", _LIST)
     served = select(Promotion.to_id).where(Promotion.model == model, Promotion.to_id != current.id)
     former = session.scalars(
         select(ModelVersion).where(ModelVersion.id.in_(served)).order_by(ModelVersion.version.desc())
@@ -58,7 +107,7 @@ def rollback(session: Session, model: str, version: int | None, actor: str, reas
     if version is None:
         entered = session.scalars(
             select(Promotion)
-            .where(Promotion.model == model, Promotion.to_id == current.id, Promotion.kind == "promote")
+            .where(Promotion.model == model, Promotion.to_id == current.id, Promotion.kind != "rollback")
             .order_by(Promotion.id.desc())
         ).first()
         before = entered.from_id if entered else None

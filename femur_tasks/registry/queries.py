@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
@@ -18,6 +18,7 @@ from femur_tasks.registry.tables import (
     VerdictReason,
     VerdictRow,
 )
+from femur_tasks.registry.tables.base import Utc
 
 Row = dict[str, Any]
 
@@ -30,6 +31,16 @@ def model_registry(session: Session, model: str | None = None) -> list[Row]:
 def champion_history(session: Session, model: str | None = None) -> list[Row]:
     """The view `champion_history`, newest first: who was champion from when to when, by whom and why."""
     return _view(session, "champion_history", model, "promotion_id desc")
+
+
+def champion_at(session: Session, model: str, at: datetime) -> Row | None:
+    """Who was champion at a time, with verdict and actor; None before the first."""
+    statement = text(
+        "select * from champion_history where model = :model and since <= :at and (until is null or until > :at) "
+        "order by promotion_id desc limit 1"
+    ).bindparams(bindparam("at", type_=Utc()))
+    row = session.execute(statement, {"model": model, "at": at}).mappings().first()
+    return {key: _plain(value) for key, value in row.items()} if row else None
 
 
 def champions(session: Session, model: str | None = None) -> list[Row]:

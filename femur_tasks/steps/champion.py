@@ -89,6 +89,25 @@ def settle_approval(context: Context, verdict_id: int, approved: bool, actor: st
         return {"champion": "", "stale": err.what}
 
 
+def promote_by_hand(
+    context: Context, model: str, version: int, actor: str, reason: str, is_override: bool
+) -> dict[str, Any]:
+    """Give a version the champion's place by a person's word; see `promotion.promote_version`.
+
+    Raises:
+        FemurError: no reason was given, or as there.
+    """
+    if not reason.strip():
+        raise FemurError("Expected a reason for the promotion. Received: none.", "Say why with --reason.")
+    with context.registry.writing() as session:
+        told = (model, version, actor, reason.strip(), is_override)
+        row = promotion.promote_version(session, *told, context.now())
+        return {
+            "champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor,
+            "kind": row.kind,
+        }  # fmt: skip
+
+
 def roll_back(context: Context, model: str, version: int | None, actor: str, reason: str) -> dict[str, Any]:
     """Give a former champion its place back; the log gets a row of kind rollback.
 

@@ -59,7 +59,7 @@ class Champion(Base):
 
 
 class Promotion(Base):
-    """The append-only log of every move of a champion pointer."""
+    """The append-only log of every move of a champion pointer; an override went against the gate, or without it."""
 
     __tablename__ = "promotion"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -71,4 +71,4 @@ class Promotion(Base):
     actor: Mapped[str]
     reason: Mapped[str]
     at: Mapped[datetime]
-    __table_args__ = (CheckConstraint("kind in ('promote', 'rollback')", name="kind"),)
+    __table_args__ = (CheckConstraint("kind in ('promote', 'rollback', 'override')", name="kind"),)
