@@ -64,15 +64,15 @@ def run(session: Session, run_id: str = "run-1", digest: str | None = None, **va
 def model_version(session: Session, version: int, digest: str, model: str = "femur", **values: Any) -> ModelVersion:
     """A model version with a run of its own."""
     own_run = run(session, f"{model}-run-{version}", digest, model=model)
-    given = {"family": "unet", "hyperparameters": {"dropout": 0.3}, "size": 64, "epochs": 5, "val_dice": 0.9}
+    given = {
+        "family": "unet", "hyperparameters": {"dropout": 0.3}, "size": 64, "epochs": 5, "val_dice": 0.9,
+        "artefact_key": f"artefacts/{version}", "artefact_sha256": "0" * 64, "artefact_bytes": 10,
+    }  # fmt: skip
     row = ModelVersion(
         name=model,
         version=version,
         run_id=own_run.run_id,
         dataset_digest=digest,
-        artefact_key=f"artefacts/{version}",
-        artefact_sha256="0" * 64,
-        artefact_bytes=10,
         created_at=NOON,
         **{**given, **values},
     )

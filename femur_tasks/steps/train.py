@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from femur_tasks.dataset.manifest import Manifest
+from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.shards import unpack
-from femur_tasks.errors import DigestMismatch, NotFound
+from femur_tasks.errors import DigestMismatch
 from femur_tasks.registry.tables import Fit, ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import epochs_left, training_ends
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _PROBES = 4
 _PROBE_TOLERANCE = 1e-5
+_BRIEFLY = wait_random(0, 0.2)
 
 
 def train_family(context: Context, run_id: str, family: str) -> dict[str, Any]:
@@ -66,12 +72,12 @@ def fit_family(
     """
     from femur_tasks.steps.journal import forget
 
-    if _model_version(context, run_id, family) is None:
-        planned = _planned(context, run_id, family, epochs, epoch_s)
-        context.apart(_fit_and_register, run_id, family, chosen, planned, seed)
     done = _model_version(context, run_id, family)
     if done is None:
-        raise NotFound(f"Expected a model version of {run_id}/{family} after its fit. Received: none.")
+        planned = _planned(context, run_id, family, epochs, epoch_s)
+        fitted = context.apart(_fitted, run_id, family, chosen, planned, seed)
+        _check(fitted, context.apart(_probed, run_id, fitted.key))
+        done = _registered(context, run_id, family, chosen, fitted)
     forget(context.registry, context.store, run_id, family)
     return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
@@ -91,16 +97,24 @@ def _planned(context: Context, run_id: str, family: str, epochs: int, epoch_s: f
         return row.planned_epochs
 
 
-def _fit_and_register(
-    context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int
-) -> None:
+@dataclass(frozen=True)
+class _Fitted:
+    """A fit's artefact in the store, its figures, and what it says of the probes, float32 (batch, size, size)."""
+
+    key: str
+    bytes: int
+    epochs: int
+    val_dice: float
+    probabilities_bhw: Array
+
+
+def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int) -> _Fitted:
     from femur_tasks.steps.journal import FitJournal
     from femur_tasks.training import artefact, networks
-    from femur_tasks.training.fit import Plan, hard_dice
+    from femur_tasks.training.fit import Plan, hard_dice, probabilities
 
     with context.registry.reading() as session:
         run, _, budget = run_facts(session, run_id)
-        name, digest = run.model, run.dataset_digest
     data = Data(context, run_id)
     architecture = ARCHITECTURE_OF_FAMILY[family]
     end = training_ends(run.started_at, run.deadline) if run.deadline else None
@@ -111,25 +125,51 @@ def _fit_and_register(
     model = networks.in_float32(model, architecture, data.size, chosen)
     dices = list(hard_dice(model, data.batches("val", chosen.batch_size)))
     packed = artefact.pack(model, artefact.Spec(architecture, data.size, chosen.as_dict()))
-    key = _uploaded(context, packed, model, data.probes())
+    key = context.store.put(packed, "artefacts")
+    return _Fitted(key, len(packed), memory.best_epoch, sum(dices) / len(dices), probabilities(model, data.probes()))
+
+
+def _probed(context: Context, run_id: str, key: str) -> Array:
+    """What the stored artefact says of the probes, rebuilt where nothing of its fit is left."""
+    from femur_tasks.training import artefact
+    from femur_tasks.training.fit import probabilities
+
+    model, _ = artefact.unpack(context.store.get(key))
+    return probabilities(model, Data(context, run_id).probes())
+
+
+def _check(fitted: _Fitted, found_bhw: Array) -> None:
+    """Before its row is visible, an artefact was read back, rebuilt, and says what the fit said."""
+    gap = float(np.abs(found_bhw - fitted.probabilities_bhw).max())
+    if not gap <= _PROBE_TOLERANCE:
+        raise DigestMismatch(f"Expected the stored model to predict as the trained one. Received: {gap:g} apart.")
+
+
+@retry(
+    retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(9), wait=wait_random(0, 0.2), reraise=True
+)
+def _registered(context: Context, run_id: str, family: str, chosen: Hyperparameters, fitted: _Fitted) -> ModelVersion:
+    """The row of a fit's model version; of two that end at once one takes the next number."""
     with context.registry.writing() as session:
-        newest = session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == name)) or 0
+        run, parameters, budget = run_facts(session, run_id)
+        newest = session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == run.model)) or 0
         row = ModelVersion(
-            name=name,
+            name=run.model,
             version=newest + 1,
             family=family,
             run_id=run_id,
-            dataset_digest=digest,
+            dataset_digest=run.dataset_digest,
             hyperparameters=chosen.as_dict(),
-            size=data.size,
-            epochs=memory.best_epoch,
-            val_dice=sum(dices) / len(dices),
-            artefact_key=key,
-            artefact_sha256=str(digest_in(key)),
-            artefact_bytes=len(packed),
+            size=parameters.size or budget.size,
+            epochs=fitted.epochs,
+            val_dice=fitted.val_dice,
+            artefact_key=fitted.key,
+            artefact_sha256=str(digest_in(fitted.key)),
+            artefact_bytes=fitted.bytes,
             created_at=context.now(),
         )
         session.add(row)
+    return row
 
 
 class Pictures(Protocol):
@@ -192,27 +232,10 @@ class Data:
 
     def probes(self) -> Any:
         """A few validation pictures at the training size, uint8 (batch, size, size)."""
-        import numpy as np
-
         from femur_tasks.dataset.resize import shrink_image
 
         shard = self._load(self._manifest.shard_keys("val")[0])
         return np.stack([shrink_image(image, self.size) for image in shard.images_bhw[:_PROBES]])
-
-
-def _uploaded(context: Context, packed: bytes, model: Any, probes_bhw: Any) -> str:
-    """Upload an artefact, read it back, rebuild it and let it run: only then may its row be written."""
-    import numpy as np
-
-    from femur_tasks.training import artefact
-    from femur_tasks.training.fit import probabilities
-
-    key = context.store.put(packed, "artefacts")
-    rebuilt, _ = artefact.unpack(context.store.get(key))
-    gap = float(np.abs(probabilities(rebuilt, probes_bhw) - probabilities(model, probes_bhw)).max())
-    if not gap <= _PROBE_TOLERANCE:
-        raise DigestMismatch(f"Expected the stored model to predict as the trained one. Received: {gap:g} apart.")
-    return key
 
 
 def _model_version(context: Context, run_id: str, family: str) -> ModelVersion | None:

@@ -45,7 +45,7 @@ def two_versions(context: Context) -> tuple[Context, int, str]:
     with context.registry.writing() as session:
         first = version(session, "one", "old.zip", {"A": 512, "B": 513}, 0)
         second = version(session, "two", "new.zip", {"A": 512, "B": 513, "C": 1536, "D": 2874}, 1)
-        champion = rows.model_version(session, 1, first.digest).id
+        champion = rows.model_version(session, 1, first.digest, artefact_bytes=10_800_000).id
         return context, champion, compared(session, "m", second, "ABCD")
 
 
@@ -76,7 +76,6 @@ def test_cost_is_part_of_the_evidence(two_versions: tuple[Context, int, str]) ->
     context, champion, manifest = two_versions
     with context.registry.writing() as session:
         model = session.get_one(ModelVersion, champion)
-        model.artefact_bytes = 10_800_000
         assert evidence(session, champion, manifest) is None
         rows.evaluation(session, model, manifest, metric="another")
         assert evidence(session, champion, manifest) is None, "another implementation's scores are no evidence"
