@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import AssetOrTimeSchedule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from wiring import DATASET_VERSIONS, DEFAULTS, GPU, actor, form, nightly, trigger
+from wiring import DATASET_VERSIONS, DEFAULTS, GPU, JUDGES, actor, form, nightly, trigger
 
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.parameters import RetrainParameters
@@ -75,7 +75,7 @@ def retrain() -> None:
 
         return train_winner(open_context(), opened["run_id"])
 
-    @task(**GPU, trigger_rule=_ANY, doc_md="Score the challenger and the champion on the frozen test cases.")
+    @task(**JUDGES, trigger_rule=_ANY, doc_md="Sign and score challenger and champion on the frozen test cases.")
     def evaluate(opened: dict[str, Any]) -> dict[str, Any]:
         from femur_tasks.steps import evaluate
         from femur_tasks.steps.context import open_context
@@ -113,7 +113,7 @@ def retrain() -> None:
         approved = answer["chosen_options"] == [APPROVE]
         return champion.settle_approval(open_context(), decided["verdict_id"], approved, f"airflow:{person}")
 
-    @task(**GPU, trigger_rule="all_done", doc_md="Score the other models for the record and write the report.")
+    @task(**JUDGES, trigger_rule="all_done", doc_md="Score the other models for the record and write the report.")
     def report(run_id: str) -> dict[str, Any]:
         from femur_tasks.steps.close import close_run
         from femur_tasks.steps.context import open_context

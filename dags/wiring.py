@@ -14,7 +14,9 @@ from femur_tasks.settings import settings
 
 DATASET_VERSIONS = Asset(name="femur_dataset_versions", uri="femur://registry/dataset_version")
 GPU = {"pool": "gpu", "queue": "gpu", "execution_timeout": timedelta(hours=12), "retries": 5}
-"""Where training and scoring run: at most the pool's slots side by side, on workers of the queue `gpu`."""
+"""Where training runs: at most the pool's slots side by side, on workers of the queue `gpu`."""
+JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
+"""Where scoring, signing and judging run: off the queue `gpu`, whose workers hold no signing key."""
 
 DEFAULTS: dict[str, Any] = {
     "owner": "femur",

@@ -56,6 +56,9 @@ class Settings(_Home):
     patient_key: Annotated[SecretStr, AfterValidator(_long_enough)] = Field(
         SecretStr(""), description="Key of patients' pseudonyms, 32 characters or more. Empty: generated in FEMUR_HOME."
     )
+    signing_key: Annotated[Path | None, AfterValidator(lambda path: path and path.expanduser().absolute())] = Field(
+        None, description="File of the key that signs model versions. Empty: generated in FEMUR_HOME."
+    )
     airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="Time zone of the nightly schedules."
@@ -80,6 +83,11 @@ class Settings(_Home):
     def database_url(self) -> str:
         """URL of the registry database, the embedded SQLite file where none is set."""
         return self.registry_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The key that signs model versions."""
+        return self.signing_key or self.home / "signing.key"
 
     @property
     def work_folder(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, registry, reproduce, runs, stack, training
+from femur_tasks.cli import data, dataset, demo, keys, registry, reproduce, runs, stack, training
 from femur_tasks.cli.failures import failures
 
 _PANELS = {
@@ -23,6 +23,7 @@ for _panel, _commands in _PANELS.items():
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Data")
 app.add_typer(runs.app, name="runs", rich_help_panel="Training")
 app.add_typer(registry.app, name="registry", rich_help_panel="Registry")
+app.add_typer(keys.app, name="keys", rich_help_panel="Registry")
 
 
 @app.callback()

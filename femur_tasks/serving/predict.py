@@ -12,11 +12,12 @@ from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.pictures.nifti import like_input, read_file
 from femur_tasks.dataset.problems import Faulty
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image
-from femur_tasks.errors import DigestMismatch, NotFound
+from femur_tasks.errors import NotFound
 from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.promotion import champion_of
-from femur_tasks.storage import ObjectStore, digest_in
+from femur_tasks.registry.signatures import check_signature
+from femur_tasks.storage import ObjectStore
 
 SUFFIXES = (".nii.gz", ".nii")
 MASK_SUFFIX = "_mask.nii.gz"
@@ -72,6 +73,7 @@ def predict(
 
     Raises:
         NotFound: the model has no champion.
+        BadSignature: the champion's row is not the one that was signed.
         DigestMismatch: the champion's artefact is not the one that was registered.
     """
     from femur_tasks.training import artefact
@@ -81,9 +83,8 @@ def predict(
         champion = champion_of(session, model)
         if champion is None:
             raise NotFound(f"Expected a champion of model {model}. Received: none.", "Run `femur retrain` first.")
-        key, sha256 = champion.artefact_key, champion.artefact_sha256
-    if digest_in(key) != sha256:
-        raise DigestMismatch(f"Expected artefact {sha256}. Received: a row that names {key}.")
+        check_signature(session, champion)
+        key = champion.artefact_key
     network, spec = artefact.unpack(store.get(key))
     return _predict_all(
         inputs, out, lambda grey: probabilities(network, shrink_image(grey, spec.size)[None])[0], on_picture

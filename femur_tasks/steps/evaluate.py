@@ -34,6 +34,7 @@ from femur_tasks.registry.tables import (
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evidence import evaluation_of
 from femur_tasks.steps.run import pinned_manifest
+from femur_tasks.steps.signatures import proven_key, sign_stored
 
 _TIMED = 5
 _FAMILY_ORDER = ("baseline", "unet", "tuned")
@@ -156,7 +157,6 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
     """Evaluate a model version on the comparison's cases, once; rows appear all together or not at all."""
     with context.registry.reading() as session:
         dataset_digest = session.get_one(ComparisonManifest, comparison.manifest_digest).dataset_digest
-        artefact_key = session.get_one(ModelVersion, model_id).artefact_key
         done = evaluation_of(session, model_id, comparison.manifest_digest)
         geometries = {
             case.case_id: _Geometry(case.spacing_x_mm, case.spacing_y_mm, case.mirrored)
@@ -164,6 +164,8 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
         }
     if done:
         return
+    sign_stored(context, model_id)
+    artefact_key = proven_key(context, model_id)
     scored, latency_ms = context.apart(_case_metrics, artefact_key, dataset_digest, comparison.case_ids, geometries)
     with context.registry.writing() as session:
         if evaluation_of(session, model_id, comparison.manifest_digest):

@@ -46,6 +46,7 @@ from femur_tasks.reports.facts import (
 from femur_tasks.reports.run import render
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.run import pinned_manifest
+from femur_tasks.steps.signatures import proven_key
 
 WORST_CASES = 6
 _SYNTHETIC = "SYN_"
@@ -59,14 +60,14 @@ def write_report(context: Context, run_id: str) -> str:
         Unreachable: the store or the registry does not answer.
     """
     with context.registry.reading() as session:
-        report, artefact_key = _gather(session, run_id)
-    if report.worst_cases:
-        report = _with_overlays(context, report, artefact_key)
+        report, challenger_id = _gather(session, run_id)
+    if report.worst_cases and challenger_id is not None:
+        report = _with_overlays(context, report, challenger_id)
     return context.store.put(render(report).encode(), "reports")
 
 
-def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
-    """Everything but the pictures, and the key of the challenger's artefact, empty before a verdict."""
+def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
+    """Everything but the pictures, and the challenger's id, None before a verdict."""
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
@@ -109,7 +110,7 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, str]:
         trial_curves=_trial_curves(session, run_id, trials),
         worst_cases=_worst_cases(session, verdict) if verdict else (),
     )
-    return report, session.get_one(ModelVersion, verdict.challenger_id).artefact_key if verdict else ""
+    return report, verdict.challenger_id if verdict else None
 
 
 def _dataset(session: Session, digest: str) -> DatasetFacts:
@@ -274,10 +275,11 @@ def _curve(group: str, rows: Sequence[FitEpoch] | Sequence[TrialEpoch]) -> Curve
     )
 
 
-def _with_overlays(context: Context, report: RunReport, artefact_key: str) -> RunReport:
+def _with_overlays(context: Context, report: RunReport, challenger_id: int) -> RunReport:
     """The report with a picture of each worst case, or with the reason why there is none."""
     digest = report.dataset.digest if report.dataset else ""
     try:
+        artefact_key = proven_key(context, challenger_id)
         overlays = context.apart(_overlays, artefact_key, digest, [case.case_id for case in report.worst_cases])
     except FemurError as err:
         return replace(report, pictures_note=err.what)

@@ -97,16 +97,18 @@ def test_every_dag_and_task_is_documented_tagged_and_bounded(parsed: dict[str, A
             assert task["timeout"], f"{dag_id}.{task_id}"
 
 
-@pytest.mark.parametrize("task_id", ["baseline", "unet", "search_worker", "train_winner", "evaluate", "report"])
+@pytest.mark.parametrize("task_id", ["baseline", "unet", "search_worker", "train_winner"])
 def test_training_runs_in_the_gpu_pool_and_queue(parsed: dict[str, Any], task_id: str) -> None:
     task = parsed["dags"]["retrain"]["tasks"][task_id]
     assert (task["pool"], task["queue"]) == ("gpu", "gpu")
     assert task["retries"] >= 1
 
 
-def test_deciding_and_promoting_run_off_the_gpu_queue(parsed: dict[str, Any]) -> None:
+def test_scoring_deciding_and_promoting_run_off_the_gpu_queue(parsed: dict[str, Any]) -> None:
     tasks = parsed["dags"]["retrain"]["tasks"]
-    assert {tasks[task_id]["queue"] for task_id in ("open_run", "decide", "promote")} == {"default"}
+    assert {tasks[task_id]["queue"] for task_id in ("open_run", "evaluate", "decide", "promote", "report")} == {
+        "default"
+    }
 
 
 def test_families_run_side_by_side_before_the_evaluation(parsed: dict[str, Any]) -> None:

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from femur_tasks.errors import DigestMismatch
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.tables import Champion, ComparisonManifest, EvaluationCase, ModelVersion
 from femur_tasks.serving.predict import predict
+from femur_tasks.signing import BadSignature
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import evaluate
 from femur_tasks.steps.ingest import ingest
+from femur_tasks.steps.signatures import sign_stored
 from femur_tasks.storage import digest_in
 from femur_tasks.training import artefact, networks
 from femur_tasks.training.fit import probabilities
@@ -83,6 +84,7 @@ def test_case_that_shaped_the_champion_is_left_out(context: Context, tmp_path: P
 
 def test_predict_writes_the_champions_mask_in_the_pictures_own_geometry(context: Context, tmp_path: Path) -> None:
     model_id = registered(context, 1, ingested(context, tmp_path / "data", SPLITS), seed=1)
+    sign_stored(context, model_id)
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
     image = tmp_path / "data/test/imgs/E.nii.gz"
@@ -93,9 +95,13 @@ def test_predict_writes_the_champions_mask_in_the_pictures_own_geometry(context:
     assert Path(str(found.overlay)).stat().st_size > 0
 
 
-def test_champion_whose_artefact_is_another_one_does_not_predict(context: Context, tmp_path: Path) -> None:
-    model_id = registered(context, 1, ingested(context, tmp_path / "data", SPLITS), seed=1, sha256="0" * 64)
+@pytest.mark.parametrize("is_signed", [True, False], ids=["another artefact", "never signed"])
+def test_champion_that_is_not_proven_does_not_predict(context: Context, tmp_path: Path, is_signed: bool) -> None:
+    sha256 = "0" * 64 if is_signed else None
+    model_id = registered(context, 1, ingested(context, tmp_path / "data", SPLITS), seed=1, sha256=sha256)
+    if is_signed:
+        sign_stored(context, model_id)
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
-    with pytest.raises(DigestMismatch):
+    with pytest.raises(BadSignature):
         predict(context.registry, context.store, "femur", [tmp_path / "data/test/imgs/E.nii.gz"], tmp_path / "out")

@@ -460,6 +460,16 @@ def promoted(context: Context) -> Context:
     return context
 
 
+def stored_key(context: Context, model_id: int) -> str:
+    """These rows were never signed."""
+    with context.registry.reading() as session:
+        return session.get_one(ModelVersion, model_id).artefact_key
+
+
+def test_challenger_that_is_not_proven_draws_no_picture(promoted: Context) -> None:
+    assert "The pictures are left out: Expected a signature of femur:2" in page_of(promoted)
+
+
 def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -468,6 +478,7 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
         return {"SYN_0001": b"a picture"}
 
     monkeypatch.setattr("femur_tasks.steps.report._overlays", drawn)
+    monkeypatch.setattr("femur_tasks.steps.report.proven_key", stored_key)
     page = promoted.store.get(write_report(promoted, "night-1")).decode()
     text = text_of(page)
     assert "femur:2 replaces femur:1 as champion of femur" in text
@@ -487,6 +498,7 @@ def test_a_report_whose_pictures_fail_is_written_without_them(
         raise NotFound("Expected an object named artefacts/1. Received: nothing.")
 
     monkeypatch.setattr("femur_tasks.steps.report._overlays", gone)
+    monkeypatch.setattr("femur_tasks.steps.report.proven_key", stored_key)
     text = page_of(promoted)
     assert "The pictures are left out: Expected an object named artefacts/1. Received: nothing." in text
     assert "SYN_0001: Dice 0.8700, HD95 2.50 % SYN_0000: Dice 0.9300" in text

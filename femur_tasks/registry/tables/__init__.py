@@ -17,6 +17,7 @@ from femur_tasks.registry.tables.experiments import ExperimentFit, ExperimentRow
 from femur_tasks.registry.tables.models import ComparisonManifest, Evaluation, EvaluationCase, ModelVersion
 from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
 from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
+from femur_tasks.registry.tables.signatures import Signature, SigningKey
 from femur_tasks.registry.tables.verdicts import Champion, Promotion, VerdictReason, VerdictRow
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "Promotion",
     "Run",
     "Search",
+    "Signature",
+    "SigningKey",
     "Trial",
     "TrialEpoch",
     "VerdictReason",

@@ -1,0 +1,76 @@
+"""Signing model versions before they are judged, proving them at every load, and changing keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from femur_tasks import signing
+from femur_tasks.errors import FemurError
+from femur_tasks.registry.signatures import check_signature, sign_version
+from femur_tasks.registry.tables import ModelVersion, Signature, SigningKey
+from femur_tasks.steps.context import Context
+
+
+def sign_stored(context: Context, model_id: int) -> None:
+    """Sign a model version whose stored bytes have the digest that its row promises.
+
+    Raises:
+        DigestMismatch: they have not.
+    """
+    with context.registry.reading() as session:
+        key = session.get_one(ModelVersion, model_id).artefact_key
+    context.store.get(key)
+    private = signing.private_key(context.settings.signing_key_file)
+    with context.registry.writing() as session:
+        sign_version(session, session.get_one(ModelVersion, model_id), private, context.now())
+
+
+def proven_key(context: Context, model_id: int) -> str:
+    """Where a model version's artefact lies, its row being the one that was signed.
+
+    Raises:
+        BadSignature: it is not.
+    """
+    with context.registry.reading() as session:
+        version = session.get_one(ModelVersion, model_id)
+        check_signature(session, version)
+        return version.artefact_key
+
+
+def rotate(context: Context, is_revoked: bool) -> dict[str, Any]:
+    """Put a new signing key in the old one's place; the old one's signatures still count, unless it is revoked.
+
+    What a revoked key has signed is signed again, after its signature and its stored bytes were proven once more.
+
+    Returns:
+        The new key's and the old key's id, how many versions were signed again, and what could not be proven.
+    """
+    path = context.settings.signing_key_file
+    old = signing.key_id(signing.public_hex(signing.private_key(path)))
+    sound, broken = _signed_by(context, old) if is_revoked else ([], [])
+    new = signing.replace_key(path)
+    with context.registry.writing() as session:
+        key = session.get(SigningKey, old)
+        if is_revoked and key is not None:
+            key.revoked_at = context.now()
+            session.flush()
+        for model_id in sound:
+            sign_version(session, session.get_one(ModelVersion, model_id), new, context.now())
+    return {"key": signing.key_id(signing.public_hex(new)), "before": old, "signed": len(sound), "broken": broken}
+
+
+def _signed_by(context: Context, key_id: str) -> tuple[list[int], list[str]]:
+    """Versions that a key signed: those that still hold, and what is wrong with the others."""
+    with context.registry.reading() as session:
+        ids = session.scalars(select(Signature.model_version_id).where(Signature.key_id == key_id).distinct()).all()
+    sound, broken = [], []
+    for model_id in ids:
+        try:
+            context.store.get(proven_key(context, model_id))
+        except FemurError as err:
+            broken.append(err.what)
+        else:
+            sound.append(model_id)
+    return sound, broken
