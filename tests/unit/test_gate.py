@@ -378,10 +378,11 @@ def test_one_much_better_case_can_cost_the_promotion_because_the_mean_is_less_ce
         pytest.param([1.0] * 18 + [5.1, 99.0], "hd95_ceiling", id="two may not"),
         pytest.param([1.0] * 18 + [None, 99.0], "hd95_ceiling", id="no distance counts as infinite"),
         pytest.param([1.0] * 18 + [5.0, 99.0], None, id="exactly the ceiling"),
+        pytest.param([1.0] * 19 + [5.1, 99.0], "hd95_ceiling", id="two of twenty-one may not"),
     ],
 )
 def test_95th_percentile_of_hd95_has_a_ceiling(distances: list[float | None], code: str | None) -> None:
-    verdict = first(evidence([0.9] * 20, hd95_pct=distances))
+    verdict = first(evidence([0.9] * len(distances), hd95_pct=distances))
     assert failed(verdict) == ([code] if code else [])
 
 
