@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from femur_tasks.errors import DigestMismatch, NotFound, Unreachable
 
@@ -26,11 +26,12 @@ _PART = 64 << 20  # one huge body stalls the server's disk until the client give
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object: `key` is its name, `size` its bytes, `etag` what the store calls this content."""
+    """One object: `key` is its name, `size` its bytes, `etag` what the store calls this content, and since when."""
 
     key: str
     size: int
     etag: str
+    modified_at: datetime
 
 
 class ObjectStore(Protocol):
@@ -107,6 +108,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
+        self._times: dict[str, datetime] = {}
         self.bytes_sent = 0
 
     def put(self, data: bytes | Path, kind: str) -> str:
@@ -118,6 +120,7 @@ class MemoryStore:
 
     def put_named(self, data: bytes | Path, key: str) -> None:
         self._objects[key] = data if isinstance(data, bytes) else data.read_bytes()
+        self._times[key] = datetime.now(UTC)
         self.bytes_sent += len(self._objects[key])
 
     def get(self, key: str) -> bytes:
@@ -131,7 +134,7 @@ class MemoryStore:
 
     def stat(self, key: str) -> StoredObject | None:
         data = self._objects.get(key)
-        return None if data is None else StoredObject(key, len(data), _digests(data)[1])
+        return None if data is None else StoredObject(key, len(data), _digests(data)[1], self._times[key])
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self._objects):
@@ -143,6 +146,11 @@ class MemoryStore:
 
     def presign(self, key: str, expires: timedelta) -> str:
         return f"memory:///{key}?expires={int(expires.total_seconds())}"
+
+
+def _stored(key: str, found: Any) -> StoredObject:
+    modified_at = found.last_modified or datetime.now(UTC)
+    return StoredObject(key, found.size or 0, (found.etag or "").strip('"'), modified_at.astimezone(UTC))
 
 
 class S3Store:
@@ -223,12 +231,12 @@ class S3Store:
                 if err.code in {"NoSuchKey", "NoSuchObject", "NoSuchBucket"}:
                     return None
                 raise
-        return StoredObject(key, found.size or 0, (found.etag or "").strip('"'))
+        return _stored(key, found)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         with _translated():
             listed = [
-                StoredObject(found.object_name, found.size or 0, (found.etag or "").strip('"'))
+                _stored(found.object_name, found)
                 for found in self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
                 if found.object_name and not found.is_dir
             ]

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,8 @@ class TestObjectStore:
         found = store.stat(key)
         assert found is not None
         assert (found.key, found.size) == (key, len(data))
+        assert abs(datetime.now(UTC) - found.modified_at) < timedelta(hours=1), "the data may be there already"
+        assert found in list(store.list("shards/"))
 
     def test_file_and_bytes_give_the_same_key_and_content(self, store: Store, fresh: bytes, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(fresh)

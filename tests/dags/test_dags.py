@@ -73,7 +73,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_dag_file_parses(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert set(parsed["dags"]) == {"ingest_dataset", "reproduce", "retrain", "rollback_champion"}
+    assert set(parsed["dags"]) == {"housekeeping", "ingest_dataset", "reproduce", "retrain", "rollback_champion"}
 
 
 def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:

@@ -20,7 +20,10 @@ from femur_tasks.errors import FemurError
 from femur_tasks.registry.database import migrate
 from femur_tasks.settings import settings
 
-COMMANDS = ("up", "down", "status", "config", "demo-data", "ingest", "retrain", "rollback", "predict", "registry")
+COMMANDS = (
+    "up", "down", "status", "config", "demo-data", "ingest", "retrain", "promote", "rollback", "predict", "registry",
+    "keys", "verify",
+)  # fmt: skip
 Femur = Callable[..., int]
 
 
