@@ -165,7 +165,8 @@ def run(way: str, images: Array, masks: Array, seed: int, epochs: int) -> Course
     """In a process of its own: memory and TensorFlow's threads are its alone."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         found = pool.submit({"script": script, "ours": ours}[way], images, masks, seed, epochs).result()
-    print(f"{way} seed {seed} at {images.shape[1]}: {found.seconds[-1]:.0f} s, best {max(found.dice):.4f}", flush=True)
+    curve = " ".join(f"{second:.0f}:{dice:.3f}" for second, dice in zip(found.seconds, found.dice, strict=True))
+    print(f"{way} seed {seed} at {images.shape[1]}, best {max(found.dice):.4f}, Dice by second: {curve}", flush=True)
     return found
 
 
