@@ -81,7 +81,7 @@ class Stack:
         while not wanted(seen := look()):
             if time.monotonic() > deadline:
                 pytest.fail(f"waited {timeout_s} s in vain, last saw {seen}")
-            time.sleep(0.5)
+            time.sleep(1)
         return seen
 
 
@@ -118,8 +118,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def page() -> Iterator[Page]:
+    """A browser for one test: an open page of Airflow's keeps asking the stack, and takes a fifth of a core."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         reason = "Expected Chromium for the page tests. Received: none on this machine."
