@@ -71,7 +71,7 @@ class Stack:
                     living.append(process)
         return living
 
-    def wait(self, dag_id: str, run_id: str, timeout_s: float = 450) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout_s: float = 300) -> str:
         """Wait for a run's end; returns its state."""
         return self.until(lambda: self.airflow.run(dag_id, run_id)["state"], lambda state: state in ENDED, timeout_s)
 

@@ -32,7 +32,7 @@ from tests.processes import environment
 from tests.radiographs import write_reference
 
 KILLS, WORKERS, LEASE_S = 10, 2, 5
-END_S = 840
+END_S = 540
 # Hyperband, R = 9, factor 3: 9 + 3 + 1, 5 + 2 and 3 trials of 1, 2 and 6, 3 and 6, and 9 epochs
 TRIALS, EPOCHS = 23, 75
 
