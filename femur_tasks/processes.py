@@ -33,7 +33,7 @@ def children(preload: Sequence[str]) -> ForkServerContext:
     # a task runner's process counts as a daemon, which may have no children; these end with this process
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(["femur_tasks.fork_server", *preload])
     return context
 
 

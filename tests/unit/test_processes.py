@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -68,12 +70,14 @@ def test_process_that_ends_without_an_answer_has_crashed(how: int, said: str) ->
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
 def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: Path) -> None:
     file = tmp_path / "pid"
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: a socket's path has a limit
     code = (
         "import signal, sys; from tests.unit.test_processes import asleep_apart;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background shell has it ignored
         "asleep_apart(sys.argv[1])"
     )
-    waits = subprocess.Popen([sys.executable, "-c", code, str(file)], cwd=CHECKOUT, stderr=subprocess.DEVNULL)  # noqa: S603
+    command, env = [sys.executable, "-c", code, str(file)], {**os.environ, "TMPDIR": str(temporary)}
+    waits = subprocess.Popen(command, cwd=CHECKOUT, env=env, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
         until = time.monotonic() + 60
         while not file.exists():
@@ -81,8 +85,14 @@ def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: P
             assert waits.poll() is None
             time.sleep(0.05)
         child = psutil.Process(int(file.read_text()))
+        assert list(temporary.glob("pymp-*")), "the fork server's socket lies there"
         waits.send_signal(how)
         waits.wait(20)
         child.wait(20)
+        until = time.monotonic() + 20
+        while list(temporary.glob("pymp-*")):
+            assert time.monotonic() < until, "the fork server's folder is left behind"
+            time.sleep(0.05)
     finally:
         waits.kill()
+        shutil.rmtree(temporary, ignore_errors=True)
