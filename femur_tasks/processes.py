@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
+from multiprocessing.synchronize import RLock
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
@@ -24,6 +25,18 @@ class Crashed(FemurError):
     """The process ended without an answer: killed, out of memory, or by a fault in native code."""
 
 
+class _Children(ForkServerContext):
+    """Keeps its locks: pebble drops a pool's before it ends those children that are about to look for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks: list[RLock] = []
+
+    def RLock(self) -> RLock:
+        self._locks.append(super().RLock())
+        return self._locks[-1]
+
+
 def children(preload: Sequence[str]) -> ForkServerContext:
     """What starts children.
 
@@ -32,7 +45,7 @@ def children(preload: Sequence[str]) -> ForkServerContext:
     """
     # a task runner's process counts as a daemon, which may have no children; these end with this process
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    context = multiprocessing.get_context("forkserver")
+    context = _Children()
     context.set_forkserver_preload(["femur_tasks.fork_server", *preload])
     return context
 

@@ -96,3 +96,16 @@ def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: P
     finally:
         waits.kill()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def test_children_that_are_still_starting_when_the_work_is_done_end_in_silence() -> None:
+    script = """
+import os
+from pebble import ProcessPool
+from femur_tasks.processes import children, main_left_out
+for _ in range(30):
+    with main_left_out(), ProcessPool(8, context=children(["femur_tasks.errors"])) as pool:
+        pool.schedule(os.getpid).result()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True)
+    assert done.stderr == b""
