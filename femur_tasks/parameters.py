@@ -159,6 +159,13 @@ class PromoteParameters(_Parameters):
     override: bool = Field(False, description="Go against a verdict that refused, or without one; the log says so.")
 
 
+class HousekeepingParameters(_Parameters):
+    """What one housekeeping does."""
+
+    keep: int = Field(3, ge=1, description="Newest versions of each family whose files stay.")
+    grace_hours: float = Field(24, ge=0, description="What is younger stays: work may be going on.")
+
+
 def form_fields(parameters: type[_Parameters]) -> dict[str, dict[str, Any]]:
     """The fields of a form that asks for these parameters: default, description and JSON schema of each.
 

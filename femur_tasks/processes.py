@@ -32,7 +32,7 @@ class _Children(ForkServerContext):
         super().__init__()
         self._locks: list[RLock] = []
 
-    def RLock(self) -> RLock:
+    def RLock(self) -> RLock:  # noqa: N802 - as the context names it
         self._locks.append(super().RLock())
         return self._locks[-1]
 

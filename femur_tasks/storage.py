@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from femur_tasks.settings import Settings
 
 _ADDRESSED = re.compile(r"^[a-z_]+/([0-9a-f]{64})$")
+_MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchBucket"})
+_FRESH = timedelta(hours=1)
 _BLOCK = 1 << 20
 _PART = 64 << 20  # one huge body stalls the server's disk until the client gives up
 
@@ -44,7 +46,8 @@ class ObjectStore(Protocol):
         """Store bytes or a file under `kind/<sha256>` and return that key.
 
         The upload is checked by digest before this returns. Bytes that are there already are not sent again,
-        and damaged ones are replaced.
+        and damaged ones are replaced. Either way the object counts as new from here: garbage collection leaves
+        its caller the grace time for the row that names it.
 
         Raises:
             DigestMismatch: the store holds something other than what was sent.
@@ -116,6 +119,7 @@ class MemoryStore:
         key = f"{kind}/{sha256}"
         if key not in self._objects or _digests(self._objects[key])[0] != sha256:
             self.put_named(data, key)
+        self._times[key] = datetime.now(UTC)
         return key
 
     def put_named(self, data: bytes | Path, key: str) -> None:
@@ -165,9 +169,26 @@ class S3Store:
         sha256, md5, size = _digests(data)
         key = f"{kind}/{sha256}"
         there = self.stat(key)
+        if there is not None and datetime.now(UTC) - there.modified_at > _FRESH:
+            there = self._renewed(there)
         if there is None or (there.etag != md5 and not self._is_whole(key)):
             self._send(data, key, md5, size)
         return key
+
+    def _renewed(self, there: StoredObject) -> StoredObject | None:
+        """The object copied onto itself, which makes it new; None where it is gone."""
+        from minio.commonconfig import REPLACE, CopySource
+        from minio.error import S3Error
+
+        source = CopySource(self._bucket, there.key)
+        with _translated():
+            try:
+                self._client.copy_object(self._bucket, there.key, source, metadata_directive=REPLACE)
+            except S3Error as err:
+                if err.code in _MISSING:
+                    return None
+                raise
+        return self.stat(there.key)
 
     def _is_whole(self, key: str) -> bool:
         try:
@@ -209,7 +230,7 @@ class S3Store:
             try:
                 response = self._client.get_object(self._bucket, key)
             except S3Error as err:
-                if err.code in {"NoSuchKey", "NoSuchBucket"}:
+                if err.code in _MISSING:
                     raise NotFound(f"Expected an object named {key}. Received: nothing.") from err
                 raise
             try:
@@ -228,7 +249,7 @@ class S3Store:
             try:
                 found = self._client.stat_object(self._bucket, key)
             except S3Error as err:
-                if err.code in {"NoSuchKey", "NoSuchObject", "NoSuchBucket"}:
+                if err.code in _MISSING:
                     return None
                 raise
         return _stored(key, found)

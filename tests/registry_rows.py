@@ -67,13 +67,13 @@ def model_version(session: Session, version: int, digest: str, model: str = "fem
     given = {
         "family": "unet", "hyperparameters": {"dropout": 0.3}, "size": 64, "epochs": 5, "val_dice": 0.9,
         "artefact_key": f"artefacts/{version}", "artefact_sha256": "0" * 64, "artefact_bytes": 10,
+        "created_at": NOON,
     }  # fmt: skip
     row = ModelVersion(
         name=model,
         version=version,
         run_id=own_run.run_id,
         dataset_digest=digest,
-        created_at=NOON,
         **{**given, **values},
     )
     session.add(row)

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, keys, registry, reproduce, runs, stack, training, verify
+from femur_tasks.cli import data, dataset, demo, housekeeping, keys, registry, reproduce, runs, stack, training
 from femur_tasks.cli.failures import failures
 
 _PANELS = {
     "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
     "Data": (data.demo_data, data.ingest),
     "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
-    "Registry": (verify.verify,),
+    "Registry": (housekeeping.verify, housekeeping.gc),
 }
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from femur_tasks.cli.show import AsJson, print_json, print_table, show_reasons, show_registry, text, when
+from femur_tasks.cli.show import AsJson, err, print_json, print_table, show_reasons, show_registry, text, when
 
 if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
 
 app = typer.Typer(no_args_is_help=True)
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only this model.")]
+Kind = Literal["onnx", "weights", "card"]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many rows.")]
 _EMPTY = "No model version yet. `femur retrain` makes some."
 _VACANT = "No champion yet. `femur retrain` promotes the first that passes the gate."
 
@@ -22,7 +25,7 @@ _VACANT = "No champion yet. `femur retrain` promotes the first that passes the g
 def registry() -> None:
     """Ask the registry: models, champions, history.
 
-    The views model_registry and champion_history say the same in SQL.
+    The views model_registry, leaderboard and champion_history say the same in SQL.
 
     Examples:
 
@@ -33,13 +36,36 @@ def registry() -> None:
 
 
 @app.command("list")
-def list_versions(model: ModelOption = None, as_json: AsJson = False) -> None:
+def list_versions(model: ModelOption = None, limit: Limit = 50, as_json: AsJson = False) -> None:
     """List model versions with Dice, dataset, verdict and status, the newest first."""
     from femur_tasks.registry import queries
 
     with _registry().reading() as session:
-        rows = queries.model_registry(session, model)
+        rows = queries.model_registry(session, model, limit)
     print_json(rows) if as_json else show_registry(rows, _EMPTY)
+
+
+@app.command()
+def leaderboard(
+    model: Annotated[str, typer.Option(help="Whose.")] = "femur", limit: Limit = 20, as_json: AsJson = False
+) -> None:
+    """The best model versions on the test cases of the newest verdict."""
+    from femur_tasks.registry import queries
+
+    with _registry().reading() as session:
+        rows = queries.leaderboard(session, model, limit)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        (
+            str(row["place"]), f"{row['model']}:{row['version']}", row["family"], text(row["test_dice"]),
+            text(row["test_worst_dice"]), f"{row['artefact_bytes'] / 1e6:.1f}", f"{row['latency_ms'] or 0:.0f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    columns = ("place", "version", "family", "mean Dice", "worst", "MB", "ms a picture")
+    print_table("Leaderboard", columns, shown, "No version was judged yet. `femur retrain` trains and judges some.")
 
 
 @app.command()
@@ -63,12 +89,12 @@ def champion(
 
 
 @app.command()
-def history(model: ModelOption = None, as_json: AsJson = False) -> None:
+def history(model: ModelOption = None, limit: Limit = 50, as_json: AsJson = False) -> None:
     """Who was champion from when to when, by whom and why."""
     from femur_tasks.registry import queries
 
     with _registry().reading() as session:
-        rows = queries.champion_history(session, model)
+        rows = queries.champion_history(session, model, limit)
     _show_history(rows, as_json)
 
 
@@ -109,6 +135,26 @@ def show(
         show_reasons(f"Verdict {verdict['verdict_id']}: {verdict['outcome']}", verdict["reasons"])
     worst = [(case["case_id"], text(case["dice"]), text(case["hd95_px"])) for case in row["worst_cases"]]
     print_table("Worst test cases", ("case", "Dice", "HD95 px"), worst)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="Such as femur:3.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    kind: Annotated[Kind, typer.Option("--format", help="ONNX file, weights, or model card.")] = "onnx",
+) -> None:
+    """Write a model version's ONNX file, weights or card to a file, proven by signature and digest.
+
+    Examples:
+
+      femur registry download femur:3 --out femur.onnx
+      femur registry download femur:3 --format card --out card.html
+    """
+    from femur_tasks.steps.context import open_context
+    from femur_tasks.steps.signatures import download as proven
+
+    key = proven(open_context(), name, kind, out)
+    err.print(f"{out}: {key}", highlight=False)
 
 
 def _registry() -> Registry:

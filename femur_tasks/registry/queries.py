@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, select, text, true
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
 from femur_tasks.registry.tables import (
+    Champion,
+    ComparisonManifest,
     Evaluation,
     EvaluationCase,
     ModelVersion,
@@ -23,21 +25,39 @@ from femur_tasks.registry.tables.base import Utc
 Row = dict[str, Any]
 
 
-def model_registry(session: Session, model: str | None = None) -> list[Row]:
+def model_registry(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:
     """The view `model_registry`, newest first."""
-    return _view(session, "model_registry", model, "version desc")
+    return _view(session, "model_registry", {"model": model}, "model, version desc", limit)
 
 
-def champion_history(session: Session, model: str | None = None) -> list[Row]:
+def champion_history(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:
     """The view `champion_history`, newest first: who was champion from when to when, by whom and why."""
-    return _view(session, "champion_history", model, "promotion_id desc")
+    return _view(session, "champion_history", {"model": model}, "model, promotion_id desc", limit)
+
+
+def leaderboard(session: Session, model: str, limit: int) -> list[Row]:
+    """The view `leaderboard`, best first, on the test cases that this model was judged on last."""
+    newest = session.scalars(
+        select(ComparisonManifest.cases_digest)
+        .join(VerdictRow, VerdictRow.manifest_digest == ComparisonManifest.digest)
+        .join(Run, Run.run_id == VerdictRow.run_id)
+        .where(Run.model == model)
+        .order_by(VerdictRow.id.desc())
+        .limit(1)
+    ).first()
+    return _view(session, "leaderboard", {"model": model, "cases_digest": newest or ""}, "place, version desc", limit)
+
+
+def trial_board(session: Session, run_id: str, limit: int) -> list[Row]:
+    """The view `trial_board` of a run, the best score first."""
+    return _view(session, "trial_board", {"run_id": run_id}, "score is null, score desc, trial_id", limit)
 
 
 def champion_at(session: Session, model: str, at: datetime) -> Row | None:
     """Who was champion at a time, with verdict and actor; None before the first."""
     statement = text(
-        "select * from champion_history where model = :model and since <= :at and (until is null or until > :at) "
-        "order by promotion_id desc limit 1"
+        "select * from champion_history where model = :model and since <= :at "
+        "order by since desc, promotion_id desc limit 1"
     ).bindparams(bindparam("at", type_=Utc()))
     row = session.execute(statement, {"model": model, "at": at}).mappings().first()
     return {key: _plain(value) for key, value in row.items()} if row else None
@@ -49,7 +69,13 @@ def champions(session: Session, model: str | None = None) -> list[Row]:
     Raises:
         NotFound: the model that was asked for has no champion.
     """
-    rows = [row for row in model_registry(session, model) if row["status"] == "champion"]
+    found = session.execute(
+        select(Champion.model, ModelVersion.version)
+        .join(ModelVersion, ModelVersion.id == Champion.model_version_id)
+        .where(Champion.model == model if model else true())
+        .order_by(Champion.model)
+    )
+    rows = [row for name, version in found for row in _registered(session, name, version)]
     if model and not rows:
         raise NotFound(f"Expected a champion of model {model}. Received: none.", "See `femur registry list`.")
     return rows
@@ -69,7 +95,7 @@ def model_version(session: Session, name: str) -> Row:
     ).first()
     if found is None:
         raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "See `femur registry list`.")
-    row = next(row for row in model_registry(session, model) if row["version"] == found.version)
+    (row,) = _registered(session, model, found.version)
     verdicts = session.scalars(
         select(VerdictRow).where(VerdictRow.challenger_id == found.id).order_by(VerdictRow.id.desc())
     ).all()
@@ -145,10 +171,17 @@ def runs(session: Session, limit: int) -> list[Row]:
     ]
 
 
-def _view(session: Session, view: str, model: str | None, order: str) -> list[Row]:
-    where = "where model = :model " if model else ""
-    statement = f"select * from {view} {where}order by model, {order}"  # noqa: S608 - names are ours, values are bound
-    found = session.execute(text(statement), {"model": model} if model else {})
+def _registered(session: Session, model: str, version: int) -> list[Row]:
+    return _view(session, "model_registry", {"model": model, "version": version}, "version", None)
+
+
+def _view(session: Session, view: str, wanted: Mapping[str, Any], order: str, limit: int | None) -> list[Row]:
+    given = {name: value for name, value in wanted.items() if value is not None}
+    where = " and ".join(f"{name} = :{name}" for name in given)
+    statement = f"select * from {view} {f'where {where} ' if where else ''}order by {order}"  # noqa: S608 - names are ours
+    if limit is not None:
+        statement, given["limit"] = f"{statement} limit :limit", limit
+    found = session.execute(text(statement), given)
     return [{key: _plain(value) for key, value in row._mapping.items()} for row in found]
 
 

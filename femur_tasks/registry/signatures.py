@@ -27,6 +27,7 @@ def statement_of(version: ModelVersion) -> bytes:
         "artefact": version.artefact_key,
         "sha256": version.artefact_sha256,
         "bytes": version.artefact_bytes,
+        "onnx": version.onnx_key,
     }
     return canonical_json(facts)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from femur_tasks.errors import FemurError
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Fit, FitEpoch, Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, held_trial
@@ -35,6 +36,11 @@ class _Journal(ABC):
             row = self._row(session)
             best_key = row.best_key
             latest_key = row.checkpoint_key or best_key  # a trial that advanced starts from its parent's best
+            if latest_key is None and isinstance(row, Trial) and row.parent_id:
+                raise FemurError(
+                    f"Expected the checkpoint that trial {row.trial_id} goes on from. Received: none, collected.",
+                    "Start a new run.",
+                )
         best = self._store.get(best_key) if best_key else None
         same = latest_key == best_key
         return best if same or not latest_key else self._store.get(latest_key), best

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from femur_tasks import signing
-from femur_tasks.errors import FemurError
+from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.registry.signatures import check_signature, sign_version
-from femur_tasks.registry.tables import ModelVersion, Signature, SigningKey
+from femur_tasks.registry.tables import ModelCard, ModelVersion, Signature, SigningKey
 from femur_tasks.steps.context import Context
 
 
@@ -37,6 +38,30 @@ def proven_key(context: Context, model_id: int) -> str:
         version = session.get_one(ModelVersion, model_id)
         check_signature(session, version)
         return version.artefact_key
+
+
+def download(context: Context, name: str, kind: str, path: Path) -> str:
+    """Write a model version's file of a kind, `onnx`, `weights` or `card`, and return its key.
+
+    Raises:
+        NotFound: there is no such version, or it has no such file.
+        BadSignature: the row is not the one that was signed.
+        DigestMismatch: the store holds other bytes.
+    """
+    with context.registry.reading() as session:
+        model, _, digits = name.partition(":")
+        wanted = select(ModelVersion).where(ModelVersion.name == model, ModelVersion.version == int(digits or 0))
+        version = session.scalars(wanted).first() if digits.isdigit() else None
+        if version is None:
+            raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "`femur registry list`")
+        check_signature(session, version)
+        card = session.get(ModelCard, version.id)
+        keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
+    key = keys[kind]
+    if key is None:
+        raise NotFound(f"Expected a file of kind {kind} of {name}. Received: none.")
+    context.store.download(key, path)
+    return key
 
 
 def rotate(context: Context, is_revoked: bool) -> dict[str, Any]:

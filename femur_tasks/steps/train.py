@@ -76,8 +76,9 @@ def fit_family(
     if done is None:
         planned = _planned(context, run_id, family, epochs, epoch_s)
         fitted = context.apart(_fitted, run_id, family, chosen, planned, seed)
-        _check(fitted, context.apart(_probed, run_id, fitted.key))
-        done = _registered(context, run_id, family, chosen, fitted)
+        onnx_key, found_bhw = context.apart(_probed, run_id, fitted.key)
+        _check(fitted, found_bhw)
+        done = _registered(context, run_id, family, chosen, fitted, onnx_key)
     forget(context.registry, context.store, run_id, family)
     return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
@@ -129,13 +130,17 @@ def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters,
     return _Fitted(key, len(packed), memory.best_epoch, sum(dices) / len(dices), probabilities(model, data.probes()))
 
 
-def _probed(context: Context, run_id: str, key: str) -> Array:
-    """What the stored artefact says of the probes, rebuilt where nothing of its fit is left."""
-    from femur_tasks.training import artefact
+def _probed(context: Context, run_id: str, key: str) -> tuple[str, Array]:
+    """The stored artefact as ONNX, and what both say of the probes, rebuilt where nothing of its fit is left."""
+    from femur_tasks.training import artefact, exchange
     from femur_tasks.training.fit import probabilities
 
     model, _ = artefact.unpack(context.store.get(key))
-    return probabilities(model, Data(context, run_id).probes())
+    probes_bhw = Data(context, run_id).probes()
+    found_bhw = probabilities(model, probes_bhw)
+    onnx_key = context.store.put(exchange.to_onnx(model), "onnx")
+    exchange.check(exchange.onnx_probabilities(context.store.get(onnx_key), probes_bhw), found_bhw)
+    return onnx_key, found_bhw
 
 
 def _check(fitted: _Fitted, found_bhw: Array) -> None:
@@ -148,7 +153,9 @@ def _check(fitted: _Fitted, found_bhw: Array) -> None:
 @retry(
     retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(9), wait=wait_random(0, 0.2), reraise=True
 )
-def _registered(context: Context, run_id: str, family: str, chosen: Hyperparameters, fitted: _Fitted) -> ModelVersion:
+def _registered(
+    context: Context, run_id: str, family: str, chosen: Hyperparameters, fitted: _Fitted, onnx_key: str
+) -> ModelVersion:
     """The row of a fit's model version; of two that end at once one takes the next number."""
     with context.registry.writing() as session:
         run, parameters, budget = run_facts(session, run_id)
@@ -166,6 +173,8 @@ def _registered(context: Context, run_id: str, family: str, chosen: Hyperparamet
             artefact_key=fitted.key,
             artefact_sha256=str(digest_in(fitted.key)),
             artefact_bytes=fitted.bytes,
+            onnx_key=onnx_key,
+            onnx_sha256=str(digest_in(onnx_key)),
             created_at=context.now(),
         )
         session.add(row)

@@ -5,39 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import DigestMismatch, FemurError, NotFound
 from femur_tasks.registry.signatures import check_signature
-from femur_tasks.registry.tables import (
-    Champion,
-    DatasetVersion,
-    Evaluation,
-    ExperimentFit,
-    Fit,
-    Ingest,
-    ModelVersion,
-    Promotion,
-    Run,
-    Trial,
-)
+from femur_tasks.registry.tables import Champion, CollectedVersion, Evaluation, ModelVersion, Promotion
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.objects import named_objects
 from femur_tasks.storage import digest_in
 
 RESTORE = "Restore it from a backup of the object store."
-
-
-_OWNERS: tuple[tuple[str, Any, Any], ...] = (
-    ("run", Run.run_id, Run.report_key),
-    ("ingest", Ingest.ingest_id, Ingest.report_key),
-    ("an experiment of run", ExperimentFit.run_id, ExperimentFit.overlays_key),
-    *(("a fit of run", Fit.run_id, key) for key in (Fit.checkpoint_key, Fit.best_key)),
-    *(("a trial of run", Trial.run_id, key) for key in (Trial.checkpoint_key, Trial.best_key)),
-)
 
 
 @dataclass(frozen=True)
@@ -69,14 +48,7 @@ def verify(
     """
     with context.registry.reading() as session:
         found = [*_champions(session), *_signatures(session)]
-        named = dict(_named(session))
-        manifests = session.scalars(select(DatasetVersion.manifest_key)).all()
-    for key in manifests:
-        try:
-            manifest = Manifest.from_json(context.store.get(key))
-        except FemurError:
-            continue  # found below, with all others
-        named |= dict.fromkeys(_inside(manifest), f"dataset version {manifest.digest[:12]}")
+    named = named_objects(context)
     for key, owner in sorted(named.items()):
         on_object(len(named))
         try:
@@ -89,29 +61,8 @@ def verify(
     for stored in context.store.list(""):
         if digest_in(stored.key) and stored.key not in named and stored.modified_at < old:
             what = f"{stored.key}, {stored.size} bytes, which no row names, since {stored.modified_at:%Y-%m-%d %H:%M}"
-            found.append(Finding("orphan", what, "It takes room, and nothing else: it can be deleted."))
+            found.append(Finding("orphan", what, "`femur gc` deletes it."))
     return found, len(named)
-
-
-def _named(session: Session) -> Iterator[tuple[str, str]]:
-    """Every object that a row names, and whose row it is."""
-    for name, version, key in session.execute(
-        select(ModelVersion.name, ModelVersion.version, ModelVersion.artefact_key)
-    ):
-        yield key, f"model version {name}:{version}"
-    for digest, key in session.execute(select(DatasetVersion.digest, DatasetVersion.manifest_key)):
-        yield key, f"dataset version {digest[:12]}"
-    for what, owner, column in _OWNERS:
-        for found, key in session.execute(select(owner, column).where(column.is_not(None), column != "")):
-            yield key, f"{what} {found}"
-
-
-def _inside(manifest: Manifest) -> Iterator[str]:
-    for case in manifest.cases:
-        yield case.raw_image_key
-        yield case.raw_mask_key
-    for split in manifest.shards:
-        yield from manifest.shard_keys(split)
 
 
 def _champions(session: Session) -> Iterator[Finding]:
@@ -125,6 +76,8 @@ def _champions(session: Session) -> Iterator[Finding]:
             what = f"the champion of {champion.model} is no model version of it"
         elif last is None or last.to_id != version.id:
             what = f"the champion of {champion.model} is {version.label}, which the log does not say"
+        elif session.get(CollectedVersion, version.id):
+            what = f"the champion of {champion.model} is {version.label}, whose files were collected"
         else:
             continue
         yield Finding("bad_champion", what, f"`femur rollback --model {champion.model} --to VERSION` sets it right.")

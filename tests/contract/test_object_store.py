@@ -56,6 +56,20 @@ class TestObjectStore:
         assert abs(datetime.now(UTC) - found.modified_at) < timedelta(hours=1), "the data may be there already"
         assert found in list(store.list("shards/"))
 
+    def test_what_is_put_again_counts_as_new_and_is_not_sent_again(
+        self, store: Store, fresh: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_FRESH", timedelta(0))
+        key = store.put(fresh, "shards")
+        first, sent = store.stat(key), store.bytes_sent
+        time.sleep(1.1)  # S3 tells seconds
+        assert store.put(fresh, "shards") == key
+        second = store.stat(key)
+        assert first is not None
+        assert second is not None
+        assert second.modified_at > first.modified_at
+        assert (store.get(key), store.bytes_sent) == (fresh, sent)
+
     def test_file_and_bytes_give_the_same_key_and_content(self, store: Store, fresh: bytes, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(fresh)
         key = store.put(tmp_path / "file", "raw")

@@ -32,7 +32,7 @@ def test_fits_that_end_at_once_get_numbers_of_their_own(context: Context, regist
         run.parameters = RetrainParameters(budget="smoke").model_dump()
 
     def register(family: str) -> int:
-        return train._registered(context, "run-1", family, REFERENCE_UNET, FITTED).version
+        return train._registered(context, "run-1", family, REFERENCE_UNET, FITTED, f"onnx/{'b' * 64}").version
 
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(register, families))

@@ -26,7 +26,16 @@ WRITES: dict[str, dict[str, frozenset[str]]] = {
     },
     "femur_promoter": {
         **dict.fromkeys(
-            ("comparison_manifest", "evaluation", "evaluation_case", "verdict_reason", "promotion", "signature"), ADDS
+            (
+                "comparison_manifest",
+                "evaluation",
+                "evaluation_case",
+                "model_card",
+                "promotion",
+                "signature",
+                "verdict_reason",
+            ),
+            ADDS,
         ),
         **dict.fromkeys(("champion", "signing_key", "verdict"), CHANGES),
         "run": frozenset({"update"}),
@@ -66,7 +75,7 @@ def test_each_role_may_write_what_is_its_own_and_nothing_else(role: str, login: 
                 if session.scalar(text("select has_table_privilege(:table, :right)"), {"table": table, "right": right})
             }
             assert may == WRITES[role].get(table, frozenset()), table
-        for view in ("model_registry", "champion_history", "gate_account"):
+        for view in ("model_registry", "champion_history", "gate_account", "leaderboard", "trial_board"):
             session.execute(text(f"select * from {view} limit 1"))  # noqa: S608
 
 

@@ -107,5 +107,5 @@ for _ in range(30):
     with main_left_out(), ProcessPool(8, context=children(["femur_tasks.errors"])) as pool:
         pool.schedule(os.getpid).result()
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True)  # noqa: S603
     assert done.stderr == b""

@@ -14,7 +14,14 @@ from femur_tasks.registry.tables.datasets import (
     Withdrawal,
 )
 from femur_tasks.registry.tables.experiments import ExperimentFit, ExperimentRow
-from femur_tasks.registry.tables.models import ComparisonManifest, Evaluation, EvaluationCase, ModelVersion
+from femur_tasks.registry.tables.models import (
+    CollectedVersion,
+    ComparisonManifest,
+    Evaluation,
+    EvaluationCase,
+    ModelCard,
+    ModelVersion,
+)
 from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
 from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
 from femur_tasks.registry.tables.signatures import Signature, SigningKey
@@ -25,6 +32,7 @@ __all__ = [
     "UNTOLD_TRIAL",
     "Base",
     "Champion",
+    "CollectedVersion",
     "ComparisonManifest",
     "Dataset",
     "DatasetCase",
@@ -38,6 +46,7 @@ __all__ = [
     "FitEpoch",
     "IncomingObject",
     "Ingest",
+    "ModelCard",
     "ModelVersion",
     "Promotion",
     "Run",

@@ -12,7 +12,7 @@ from femur_tasks.registry.tables.base import Base
 
 
 class ModelVersion(Base):
-    """An immutable trained artefact."""
+    """An immutable trained artefact, as weights and as ONNX."""
 
     __tablename__ = "model_version"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -28,6 +28,8 @@ class ModelVersion(Base):
     artefact_key: Mapped[str]
     artefact_sha256: Mapped[str]
     artefact_bytes: Mapped[int]
+    onnx_key: Mapped[str | None]
+    onnx_sha256: Mapped[str | None]
     created_at: Mapped[datetime]
     __table_args__ = (
         UniqueConstraint("name", "version", name="uq_model_version_name_version"),
@@ -38,6 +40,24 @@ class ModelVersion(Base):
     def label(self) -> str:
         """How people call it: NAME:VERSION."""
         return f"{self.name}:{self.version}"
+
+
+class ModelCard(Base):
+    """What a model version is, for whoever uses it, as a page and as JSON; written once it was scored."""
+
+    __tablename__ = "model_card"
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), primary_key=True)
+    html_key: Mapped[str]
+    json_key: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class CollectedVersion(Base):
+    """A model version whose files garbage collection took away; its row, scores and verdicts stay."""
+
+    __tablename__ = "collected_version"
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), primary_key=True)
+    at: Mapped[datetime]
 
 
 class ComparisonManifest(Base):
@@ -61,7 +81,7 @@ class Evaluation(Base):
     __tablename__ = "evaluation"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
-    manifest_digest: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(index=True)
     dataset_digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"))
     split: Mapped[str]
     metric: Mapped[str]

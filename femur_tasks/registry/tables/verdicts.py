@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from femur_tasks.registry.tables.base import Base
@@ -21,7 +21,7 @@ class VerdictRow(Base):
     __tablename__ = "verdict"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), index=True)
-    challenger_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
+    challenger_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), index=True)
     champion_id: Mapped[int | None] = mapped_column(ForeignKey("model_version.id"))
     manifest_digest: Mapped[str] = mapped_column(ForeignKey("comparison_manifest.digest"))
     policy: Mapped[dict[str, Any]]
@@ -63,12 +63,16 @@ class Promotion(Base):
 
     __tablename__ = "promotion"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    model: Mapped[str] = mapped_column(index=True)
+    model: Mapped[str]
     kind: Mapped[str]
     from_id: Mapped[int | None] = mapped_column(ForeignKey("model_version.id"))
-    to_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"))
-    verdict_id: Mapped[int | None] = mapped_column(ForeignKey("verdict.id"))
+    to_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), index=True)
+    verdict_id: Mapped[int | None] = mapped_column(ForeignKey("verdict.id"), index=True)
     actor: Mapped[str]
     reason: Mapped[str]
     at: Mapped[datetime]
-    __table_args__ = (CheckConstraint("kind in ('promote', 'rollback', 'override')", name="kind"),)
+    __table_args__ = (
+        CheckConstraint("kind in ('promote', 'rollback', 'override')", name="kind"),
+        Index("ix_promotion_model_id", "model", "id"),
+        Index("ix_promotion_model_at", "model", "at"),
+    )
