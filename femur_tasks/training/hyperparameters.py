@@ -86,13 +86,15 @@ REFERENCE_UNET = Hyperparameters()
 REFERENCE_BASELINE = Hyperparameters(learning_rate=0.5e-4, beta_1=0.9, beta_2=0.999, dropout=0.0)
 
 TUNED = Hyperparameters(
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     beta_1=0.9,
     beta_2=0.999,
     dropout=0.1,
     initializer="he_normal",
     loss="dice_bce",
     batch_size=8,
+    block="separable",
+    norm="instance",
     schedule="cosine",
     average=0.99,
 )
