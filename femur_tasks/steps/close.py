@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from femur_tasks.errors import FemurError
 from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import ModelVersion, Run
+from femur_tasks.steps.cards import write_cards
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import score_others
 from femur_tasks.steps.report import write_report
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def close_run(context: Context, run_id: str) -> dict[str, Any]:
-    """Score the run's other models for the record, write the report of whatever came of it, give its outcome.
+    """Score the run's other models for the record, write cards and the report of whatever came of it, give its outcome.
 
     Raises:
         NotFound: the run was never opened.
@@ -31,6 +32,7 @@ def close_run(context: Context, run_id: str) -> dict[str, Any]:
         conclude(session, run_id, "failed", "a step before the outcome failed: see its log", context.now())
     try:
         score_others(context, run_id)
+        write_cards(context, run_id)
     except FemurError as err:  # the report is owed on every outcome; it shows these models without test figures
         log.warning("the other model versions were not scored: %s", err)
     report_key = write_report(context, run_id)

@@ -88,7 +88,7 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
             parameters=run.parameters,
             versions=run.versions,
         ),
-        dataset=_dataset(session, run.dataset_digest) if run.dataset_digest else None,
+        dataset=dataset_facts(session, run.dataset_digest) if run.dataset_digest else None,
         comparison=_comparison(session, verdict) if verdict else None,
         candidates=_candidates(session, run, verdict),
         curves=_family_curves(session, run_id),
@@ -113,7 +113,8 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
     return report, verdict.challenger_id if verdict else None
 
 
-def _dataset(session: Session, digest: str) -> DatasetFacts:
+def dataset_facts(session: Session, digest: str) -> DatasetFacts:
+    """What reports and cards say of a dataset version."""
     version = session.get_one(DatasetVersion, digest)
     cases = session.scalars(select(DatasetCase).where(DatasetCase.digest == digest).order_by(DatasetCase.case_id)).all()
     return DatasetFacts(

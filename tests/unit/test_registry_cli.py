@@ -10,12 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from femur_tasks import cli
 from femur_tasks.cli import show
+from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import Promotion
+from femur_tasks.registry.tables import DatasetVersion, ModelCard, ModelVersion, Promotion
 from femur_tasks.settings import settings
 from femur_tasks.steps.context import open_context
 from femur_tasks.steps.signatures import sign_stored
@@ -117,3 +118,57 @@ def test_audit_ends_with_2_and_names_what_is_wrong(
     assert "manifests/none" in told.err
     assert femur("verify", "--json") == 2
     assert [one["code"] for one in json.loads(capsys.readouterr().out)["findings"]] == ["missing_object"]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("weights", b"weights 1"), ("card", b"<p>card</p>")])
+def test_download_writes_what_was_signed(
+    registry: Registry, femur: Femur, tmp_path: Path, kind: str, expected: bytes
+) -> None:
+    key = open_context().store.put(b"<p>card</p>", "cards")
+    with registry.writing() as session:
+        session.add(ModelCard(model_version_id=1, html_key=key, json_key=key, created_at=rows.NOON))
+    out = tmp_path / "out"
+    assert femur("registry", "download", "femur:1", "--format", kind, "--out", str(out)) == 0
+    assert out.read_bytes() == expected
+
+
+def test_download_of_what_is_not_there_says_so(
+    registry: Registry, femur: Femur, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, said in (("femur:1", "no such file"), ("femur:9", "Expected MODEL:VERSION"), ("femur", "Expected MODEL")):
+        assert femur("registry", "download", name, "--out", str(tmp_path / "out")) == 1
+        told = capsys.readouterr().err
+        assert said in told or "Received: none" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_leaderboard_shows_the_newest_cases_best_first(
+    registry: Registry, femur: Femur, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with registry.writing() as session:
+        for number, dice in ((1, 0.8), (2, 0.9)):
+            model = session.get_one(ModelVersion, number)
+            rows.evaluation(session, model, rows.digest_of("comparison"), mean_dice=dice)
+            rows.evaluation(session, model, "other cases", mean_dice=1.0)
+    assert femur("registry", "leaderboard", "--json") == 0
+    found = [(row["place"], row["version"], row["test_dice"]) for row in json.loads(capsys.readouterr().out)]
+    assert found == [(1, 2, 0.9), (2, 1, 0.8)]
+
+
+def test_gc_says_what_would_go_and_then_does_it(
+    registry: Registry, femur: Femur, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_context().store
+    assert isinstance(store, MemoryStore)
+    manifest = store.put(Manifest("femur", 32, (), (), {}).to_json(), "manifests")
+    with registry.writing() as session:
+        session.execute(update(DatasetVersion).values(manifest_key=manifest))
+    loose = store.put(b"nobody's", "raw")
+    store._times[loose] = rows.NOON
+    assert femur("gc", "--dry-run", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert ([one["key"] for one in planned["objects"]], planned["bytes"]) == ([loose], 8)
+    assert store.stat(loose) is not None
+    assert femur("gc") == 0
+    assert "raw" in capsys.readouterr().out
+    assert store.stat(loose) is None
