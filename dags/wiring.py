@@ -20,8 +20,11 @@ JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
 
 DEFAULTS: dict[str, Any] = {
     "owner": "femur",
-    "retries": 3,
+    # 5, 10, 20, 40 s: a store or database that is away for a minute costs a wait, no run
+    "retries": 4,
     "retry_delay": timedelta(seconds=5),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=2),
     "execution_timeout": timedelta(hours=1),
     # what is not there or not allowed will not be there in five seconds either
     "retry_policy": ExceptionRetryPolicy(

@@ -1,19 +1,21 @@
-"""Loaded by the fork server alone: it takes its socket's folder along.
+"""Loaded by the fork server alone: it takes its socket along, and the socket's folder where nothing else is in it.
 
-Whoever started the server may end without cleaning up: killed, or by `os._exit`, as Airflow's task processes do.
+Whoever started the server may end without cleaning up: killed, or by `os._exit`, as Airflow's task processes do. A
+child that starts a server of its own has its socket in the same folder.
 """
 
 import atexit
-import shutil
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
 
-def _remove_folder() -> None:
+def _remove_socket() -> None:
     address = getattr(forkserver._forkserver, "_forkserver_address", None)
-    folder = Path(address).parent if address else None
-    if folder is not None and folder.name.startswith("pymp-"):
-        shutil.rmtree(folder, ignore_errors=True)
+    if address and Path(address).parent.name.startswith("pymp-"):
+        Path(address).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(address).parent.rmdir()
 
 
-atexit.register(_remove_folder)  # its children end by `os._exit` and never come here
+atexit.register(_remove_socket)  # its children end by `os._exit` and never come here

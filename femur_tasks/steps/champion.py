@@ -15,11 +15,13 @@ from femur_tasks.errors import FemurError, StaleChampion
 from femur_tasks.registry import gate, promotion
 from femur_tasks.registry.policy import Policy, policy_of
 from femur_tasks.registry.queries import newest_verdict, reasons_of
-from femur_tasks.registry.tables import Run, VerdictReason, VerdictRow
+from femur_tasks.registry.signatures import check_signature
+from femur_tasks.registry.tables import ModelVersion, Run, VerdictReason, VerdictRow
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import compare, evaluate, label
 from femur_tasks.steps.evidence import cases_of, evidence, look_at
 from femur_tasks.steps.run import CONCLUDED, conclude, run_facts
+from femur_tasks.steps.signatures import sign_stored
 
 log = logging.getLogger(__name__)
 ROUNDS = 3
@@ -62,9 +64,11 @@ def promote(context: Context, verdict_id: int, actor: str) -> dict[str, Any]:
 
     Raises:
         StaleChampion: the champion moved since the verdict.
+        BadSignature: the challenger is not the one that was signed.
     """
     with context.registry.writing() as session:
         row = promotion.promote(session, verdict_id, actor, context.now())
+        check_signature(session, session.get_one(ModelVersion, row.to_id))
         verdict = session.get_one(VerdictRow, verdict_id)
         conclude(session, verdict.run_id, "promoted", _sentence(session, verdict), context.now())
         return {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
@@ -96,12 +100,18 @@ def promote_by_hand(
 
     Raises:
         FemurError: no reason was given, or as there.
+        NotFound, DigestMismatch: its artefact is not in the store as its row has it.
     """
     if not reason.strip():
         raise FemurError("Expected a reason for the promotion. Received: none.", "Say why with --reason.")
+    with context.registry.reading() as session:
+        found = session.scalars(select(ModelVersion.id).filter_by(name=model, version=version)).first()
+    if found is not None:
+        sign_stored(context, found)  # one that no run has evaluated is proven now: a champion is loaded by signature
     with context.registry.writing() as session:
         told = (model, version, actor, reason.strip(), is_override)
         row = promotion.promote_version(session, *told, context.now())
+        check_signature(session, session.get_one(ModelVersion, row.to_id))
         return {
             "champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor,
             "kind": row.kind,
@@ -114,11 +124,13 @@ def roll_back(context: Context, model: str, version: int | None, actor: str, rea
     Raises:
         NotFound: there is no former champion, or not this one.
         FemurError: no reason was given.
+        BadSignature: the former champion's row was changed, or its key was revoked: nobody could load it.
     """
     if not reason.strip():
         raise FemurError("Expected a reason for the rollback. Received: none.", "Say why with --reason.")
     with context.registry.writing() as session:
         row = promotion.rollback(session, model, version, actor, reason.strip(), context.now())
+        check_signature(session, session.get_one(ModelVersion, row.to_id))
         return {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
 
 

@@ -88,7 +88,7 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     Raises:
         Diverged: the loss became NaN or infinite.
         OutOfMemory: a step needs more memory than there is.
-        FemurError: the plan has no epoch.
+        FemurError: the plan has no epoch, or a shard can't be read.
     """
     saved, best = journal.kept()
     memory, unsaved_best = Memory(plan.owner), False
@@ -132,6 +132,8 @@ def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, mem
     try:
         history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw])
     except Exception as err:
+        if train.failure is not None:
+            raise train.failure from err
         # each backend has a class of its own for it, in a module that the others don't load
         told = f"{type(err).__name__} {err}".lower().replace("_", "").replace(" ", "")
         if isinstance(err, MemoryError) or "resourceexhausted" in told:
@@ -183,8 +185,17 @@ def probabilities(model: keras.Model, images_bhw: Array) -> Array:
 
 def hard_dice(model: keras.Model, batches: Batches) -> Iterator[float]:
     """Dice at 0.5 of every case at the training size; both empty is 1."""
-    for images, masks in batches.in_order():
+    for images, masks in _read(batches):
         predicted = np.asarray(model.predict_on_batch(images)) > 0.5
         for truth, mask in zip(masks > 0, predicted, strict=True):
             total = int(truth.sum()) + int(mask.sum())
             yield 2.0 * int((truth & mask).sum()) / total if total else 1.0
+
+
+def _read(batches: Batches) -> Iterator[tuple[Array, Array]]:
+    try:
+        yield from batches.in_order()
+    except Exception as err:
+        if batches.failure is not None:
+            raise batches.failure from err
+        raise

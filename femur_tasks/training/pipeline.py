@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from femur_tasks.dataset.resize import shrink_image, shrink_mask
 from femur_tasks.dataset.shards import Shard
+from femur_tasks.errors import FemurError
 from femur_tasks.training.augmentation import augment
 from femur_tasks.training.hyperparameters import Augmentation
 
@@ -27,16 +28,24 @@ class Batches:
         cases: how many cases the shards hold.
         size: training size; shards of another size are resized by area as they are read.
         batch_size: cases a batch, the last one may be smaller.
+
+    Attributes:
+        failure: why a shard could not be read; TensorFlow raises an error of its own for it.
     """
 
     def __init__(
         self, names: Sequence[str], load: Callable[[str], Shard], cases: int, size: int, batch_size: int
     ) -> None:
         self.cases = cases
+        self.failure: FemurError | None = None
         self._batch_size = batch_size
 
         def read(name: bytes) -> tuple[Array, Array]:
-            shard = load(name.decode())
+            try:
+                shard = load(name.decode())
+            except FemurError as err:
+                self.failure = err
+                raise
             images, masks = shard.images_bhw, shard.masks_bhw
             if images.shape[1] != size:
                 images = np.stack([shrink_image(image, size) for image in images])

@@ -13,8 +13,9 @@ from sqlalchemy import select, text, update
 from femur_tasks import signing
 from femur_tasks.errors import DigestMismatch, FemurError, NotFound
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import ModelVersion, Signature, SigningKey
+from femur_tasks.registry.tables import Champion, ModelVersion, Signature, SigningKey
 from femur_tasks.signing import BadSignature
+from femur_tasks.steps.champion import promote_by_hand, roll_back
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.signatures import proven_key, rotate, sign_stored
 from femur_tasks.storage import digest_in
@@ -154,6 +155,35 @@ def test_what_a_revoked_key_signed_and_is_damaged_since_is_proven_no_more(signed
     assert key in told["broken"][0]
     with pytest.raises(BadSignature, match="revoked"):
         proven_key(context, model_id)
+
+
+def test_version_that_no_run_evaluated_is_proven_when_a_person_promotes_it(
+    context: Context, registry: Registry
+) -> None:
+    context = replace(context, registry=registry)
+    key = context.store.put(b"weights", "artefacts")
+    with registry.writing() as session:
+        values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
+        model_id = rows.model_version(session, 1, rows.dataset_version(session).digest, **values).id
+    promote_by_hand(context, "femur", 1, "cli:ann", "the first", is_override=True)
+    assert proven_key(context, model_id) == key
+
+
+def test_nobody_whose_signature_does_not_hold_becomes_champion_again(signed: tuple[Context, int]) -> None:
+    context, model_id = signed
+    promote_by_hand(context, "femur", 1, "cli:ann", "the first", is_override=True)
+    with context.registry.writing() as session:
+        digest = session.get_one(ModelVersion, model_id).dataset_digest
+        key = context.store.put(b"other weights", "artefacts")
+        values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
+        second = rows.model_version(session, 2, digest, **values).id
+    promote_by_hand(context, "femur", 2, "cli:ann", "a try", is_override=True)
+    with context.registry.writing() as session:
+        session.get_one(SigningKey, key_in_use(context)).revoked_at = context.now()
+    with pytest.raises(BadSignature, match="revoked"):
+        roll_back(context, "femur", None, "cli:ann", "looks worse")
+    with context.registry.reading() as session:
+        assert session.get_one(Champion, "femur").model_version_id == second
 
 
 def test_key_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -12,18 +12,21 @@ from femur_tasks.steps import champion, evaluate
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evidence import evidence
 from femur_tasks.steps.run import conclude
+from femur_tasks.steps.signatures import sign_stored
+from femur_tasks.storage import digest_in
 from tests import registry_rows as rows
 
 RUN = "femur-run-9"
 
 
 class Scorer:
-    """Writes the rows of a scoring without a network: version 9 has Dice 0.95 on every case, all others 0.90."""
+    """Signs and writes the rows of a scoring without a network: version 9 has Dice 0.95, all others 0.90."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def __call__(self, context: Context, model_id: int, comparison: evaluate.Comparison) -> None:
+        sign_stored(context, model_id)
         with self._context.registry.writing() as session:
             if evidence(session, model_id, comparison.manifest_digest):
                 return
@@ -46,7 +49,11 @@ def night(context: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
                     image_sha256=f"i{index}", mask_sha256=f"m{index}", height_px=64, width_px=64, problems=[],
                 )
             )  # fmt: skip
-        models = {version: rows.model_version(session, version, digest) for version in range(1, 10)}
+        models = {}
+        for version in range(1, 10):
+            key = context.store.put(b"weights %d" % version, "artefacts")
+            values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
+            models[version] = rows.model_version(session, version, digest, **values)
         session.add(Champion(model="femur", model_version_id=models[1].id, since=context.now()))
     monkeypatch.setattr(evaluate, "_score", Scorer(context))
     return context
