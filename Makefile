@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test e2e siege up down status lint bench fuzz lock
+.PHONY: help demo test e2e siege faults up down status lint bench fuzz lock
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ e2e: $(VENV)/.dev  ## nights through the real Airflow, in a browser and by its A
 
 siege: $(VENV)/.dev  ## under attack: hostile sources, planted names, an ingest and a search that are killed
 	@$(BIN)/python -m pytest tests/siege
+
+faults: $(VENV)/.dev  ## kill every step at every point, on both databases, and print the table of docs/reliability.md
+	@$(BIN)/python -m tests.failpoints
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy

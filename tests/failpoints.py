@@ -1,6 +1,6 @@
 """The failpoint matrix: every step killed at every point between its writes, on both databases and a real store.
 
-    python -m tests.failpoints      runs all of it and prints the table of docs/reliability.md
+    make faults      runs all of it and prints the table of docs/reliability.md
 
 A point lies behind every object that a step stores or deletes, and before and behind every commit; it is named for the
 function that writes. Each experiment has a home, a database and a bucket of its own, copied from a world in which all
@@ -413,9 +413,16 @@ def chosen_points(reached: list[str]) -> list[str]:
     return [point for point in reached if point in wanted]
 
 
+def do(world: World, step: str) -> None:
+    """What comes before a step, and the step, which nobody kills."""
+    apart(_LOADED, os.getpid)  # the first caller says what the fork server loads
+    _before(world.context, step)
+    run_step(world.settings, step)
+
+
 def experiments(world: World, step: str) -> Iterator[Outcome]:
     """Kill a step at each of its points; afterwards the world is one in which the step was done."""
-    apart(_LOADED, os.getpid)  # the first caller says what the fork server loads
+    apart(_LOADED, os.getpid)
     _before(world.context, step)
     before = state_of(world.context)
     unkilled = world.copy()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from femur_tasks.dataset.shards import Shard
-from femur_tasks.errors import FemurError
+from femur_tasks.errors import DigestMismatch, FemurError
 from femur_tasks.steps.train import trained
 from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
@@ -150,7 +150,8 @@ class Scripted:
 
 
 class _Nothing(Batches):
-    def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        self.failure = None
 
     def epoch(self, seed: int, epoch: int, augmentation: Augmentation = NONE) -> Any:
         return None
@@ -180,6 +181,18 @@ def test_early_stopping(nothing: Batches, dices: list[float], patience: int | No
     memory = fit(network, nothing, nothing, plan(6, patience), journal)
     assert (memory.epochs, memory.best_epoch, len(journal.epochs)) == (epochs, best, epochs)
     assert float(network.counter) == best  # the weights of the best epoch
+
+
+def test_shard_that_cannot_be_read_is_the_failure_and_not_tensorflows_word_for_it() -> None:
+    def load(name: str) -> Shard:
+        raise DigestMismatch(f"Expected other bytes. Received: those of {name}.")
+
+    broken = Batches(["shards/1"], load, 4, 16, 2)
+    network = networks.compiled("unet", 16, REFERENCE_UNET, 1)
+    with pytest.raises(DigestMismatch, match="shards/1"):
+        fit(network, broken, broken, plan(1), MemoryJournal())
+    with pytest.raises(DigestMismatch, match="shards/1"):
+        list(hard_dice(network, Batches(["shards/1"], load, 4, 16, 2)))
 
 
 @pytest.mark.parametrize("interrupted", [1, 2, 3])
