@@ -34,11 +34,12 @@ test: $(VENV)/.dev  ## run the tests, on real parts
 e2e: $(VENV)/.dev  ## nights through the real Airflow, in a browser and by its API
 	@$(BIN)/python -m pytest -n0 tests/e2e
 
-siege: $(VENV)/.dev  ## under attack: hostile sources, planted names, an ingest and a search that are killed
+siege: $(VENV)/.dev  ## under attack: hostile sources, planted names, killed ingests and promoters, races
 	@$(BIN)/python -m pytest tests/siege
 
-faults: $(VENV)/.dev  ## kill every step at every point, on both databases, and print the table of docs/reliability.md
+faults: $(VENV)/.dev  ## a quarter of an hour: every step killed at every point (docs/reliability.md), a search killed ten times
 	@$(BIN)/python -m tests.failpoints
+	@$(BIN)/python -m pytest -n0 tests/faults
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy

@@ -76,7 +76,8 @@ def rows(scale: float) -> Iterator[tuple[type[Base], Iterator[dict[str, Any]]]]:
     yield DatasetVersion, (
         {
             "digest": f"data-{night}", "name": "femur", "source": "clinic", "size": 256, "cases": 300,
-            "train_cases": 150, "val_cases": 50, "test_cases": CASES, "manifest_key": "m", "problems": [], "created_at": at(night),
+            "train_cases": 150, "val_cases": 50, "test_cases": CASES, "manifest_key": "m", "problems": [],
+            "created_at": at(night),
         }
         for night in every
     )  # fmt: skip
@@ -109,7 +110,8 @@ def rows(scale: float) -> Iterator[tuple[type[Base], Iterator[dict[str, Any]]]]:
     yield Evaluation, (
         {
             "id": of_night(night, place), "model_version_id": of_night(night, place),
-            "manifest_digest": f"cases-{night}", "dataset_digest": f"data-{night}", "split": "test", "metric": "femur-metrics/1 scipy", "cases": CASES,
+            "manifest_digest": f"cases-{night}", "dataset_digest": f"data-{night}", "split": "test",
+            "metric": "femur-metrics/1 scipy", "cases": CASES,
             "mean_dice": dice(of_night(night, place)), "worst_dice": 0.5, "mean_hd95_pct": 2.0, "latency_ms": 90.0,
             "created_at": at(night),
         }
