@@ -28,7 +28,7 @@ from femur_tasks.dataset.resize import enlarge_probability, shrink_image, shrink
 from femur_tasks.dataset.shards import Shard
 from femur_tasks.evaluation.metrics import mask_metrics
 from femur_tasks.phantom import make_case
-from femur_tasks.training import networks, precision
+from femur_tasks.training import networks
 from femur_tasks.training.fit import Epoch, Plan, fit, probabilities
 from femur_tasks.training.hyperparameters import TUNED
 from femur_tasks.training.pipeline import Batches
@@ -62,7 +62,7 @@ def cases(folder: Path) -> tuple[list[str], list[Array], list[Array]]:
 
 def ours(images: Array, masks: Array, epochs: int, seed: int) -> keras.Model:
     names = tuple(str(n) for n in range(len(images)))
-    told = replace(TUNED, augmentation=1.0, precision=precision.chosen())
+    told = replace(TUNED, augmentation=1.0)
     batches = Batches(
         ["train"], lambda _: Shard(names, images, masks, ()), len(images), images.shape[1], told.batch_size
     )

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def model_registry(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:
     """The view `model_registry`, newest first."""
-    return _view(session, "model_registry", {"model": model}, "model, version desc", limit)
+    return _view(session, "model_registry", {"model": model}, "model desc, version desc", limit)
 
 
 def champion_history(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:
