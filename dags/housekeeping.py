@@ -51,7 +51,13 @@ def housekeeping() -> None:
             raise AirflowFailException(f"{len(found)} findings, the first: {found[0].what}")
         return {"objects": read}
 
-    collect() >> verify()
+    @task(doc_md="Red where either is.")
+    def tell(collected: dict[str, Any], audited: dict[str, int]) -> dict[str, Any]:
+        return {"collected": collected, "audited": audited}
+
+    collected, audited = collect(), verify()
+    collected >> audited
+    tell(collected, audited)
 
 
 housekeeping()

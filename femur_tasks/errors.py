@@ -39,6 +39,10 @@ class NotFound(FemurError):
     """A name or an id that the registry or the store does not know."""
 
 
+class WasCollected(NotFound):
+    """Garbage collection took away what is asked for: nothing is broken, and nothing returns."""
+
+
 class DigestMismatch(FemurError):
     """Bytes in the store are not the bytes that their name promises."""
 

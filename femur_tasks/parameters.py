@@ -163,7 +163,7 @@ class HousekeepingParameters(_Parameters):
     """What one housekeeping does."""
 
     keep: int = Field(3, ge=1, description="Newest versions of each family whose files stay.")
-    grace_hours: float = Field(24, ge=0, description="What is younger stays: work may be going on.")
+    grace_hours: float = Field(24, ge=2, description="What is younger stays: work may be going on.")
 
 
 def form_fields(parameters: type[_Parameters]) -> dict[str, dict[str, Any]]:

@@ -46,7 +46,8 @@ def verify(
 
 def gc(
     keep: Annotated[int, typer.Option(min=1, help="Newest versions of each family whose files stay.")] = 3,
-    grace_hours: Annotated[float, typer.Option(min=0, help="What is younger stays: work may be going on.")] = 24,
+    grace_hours: Annotated[float, typer.Option(min=2, help="What is younger stays: work may be going on.")] = 24,
+    force: Annotated[bool, typer.Option("--force", help="Delete even more than half of what is in the store.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +69,9 @@ def gc(
 
     with bars() as advance:
         grace = timedelta(hours=grace_hours)
-        found = collect(open_context(), keep, grace, dry_run, lambda total: advance("objects", None, total))
+        found = collect(
+            open_context(), keep, grace, dry_run, force or dry_run, lambda total: advance("objects", None, total)
+        )
     if as_json:
         print_json({**asdict(found), "bytes": found.bytes, "dry_run": dry_run})
         return

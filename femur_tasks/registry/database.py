@@ -15,6 +15,7 @@ from femur_tasks.errors import FemurError, Unreachable
 
 _BUSY_TIMEOUT_S = 30
 _WRITES = "femur_writes"
+_NO_RIGHT = "42501"
 
 
 class Registry:
@@ -50,11 +51,22 @@ class Registry:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, ProgrammingError) as err:  # the second is PostgreSQL's word for a missing table
-        raise Unreachable(
-            f"Expected the registry database to answer. Received: {err.orig}.",
-            "Run `femur up`, which also brings the tables up to date, or correct FEMUR_REGISTRY_URL.",
-        ) from err
+    except ProgrammingError as err:
+        if getattr(err.orig, "pgcode", None) == _NO_RIGHT:
+            raise FemurError(
+                f"Expected a login that may do this. Received: {err.orig}.",
+                "Log in as the role that this step needs, or grant it: docs/registry.md says which may what.",
+            ) from err
+        raise _silent(err) from err  # PostgreSQL's word for a missing table
+    except OperationalError as err:
+        raise _silent(err) from err
+
+
+def _silent(err: OperationalError | ProgrammingError) -> Unreachable:
+    return Unreachable(
+        f"Expected the registry database to answer. Received: {err.orig}.",
+        "Run `femur up`, which also brings the tables up to date, or correct FEMUR_REGISTRY_URL.",
+    )
 
 
 def _engine(url: str) -> Engine:

@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, NotFound, Rejected, StaleChampion
-from femur_tasks.registry.tables import Champion, CollectedVersion, ModelVersion, Promotion, VerdictRow
+from femur_tasks.registry.signatures import refuse_collected
+from femur_tasks.registry.tables import Champion, ModelVersion, Promotion, VerdictRow
 
 _LIST = "See `femur registry list`."
 _NO_NEED = "Leave out --override."
@@ -56,7 +57,7 @@ def promote_version(
         NotFound: there is no such version.
         FemurError: it is champion already, or an override is asked for where the gate says yes.
         Rejected: the gate refused it, or was never asked, and `is_override` is False.
-        FemurError: its files were collected.
+        WasCollected: its files are gone.
         StaleChampion: the champion is no longer the one that the verdict compared with.
     """
     target = session.scalars(select(ModelVersion).filter_by(name=model, version=version)).first()
@@ -165,6 +166,5 @@ def _move(
         session.flush()
     except IntegrityError as err:  # two first champions at once: the primary key lets one of them in
         raise stale from err
-    if session.get(CollectedVersion, target.id):  # asked last: garbage collection holds the log while it decides
-        raise FemurError(f"Expected a version with its files. Received: {target.label}, collected.", "Train it again.")
+    refuse_collected(session, target)  # asked last: garbage collection holds the log while it decides
     return row

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select, text, true
+from sqlalchemy import and_, bindparam, select, text, true
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
@@ -36,16 +36,26 @@ def champion_history(session: Session, model: str | None = None, limit: int | No
 
 
 def leaderboard(session: Session, model: str, limit: int) -> list[Row]:
-    """The view `leaderboard`, best first, on the test cases that this model was judged on last."""
-    newest = session.scalars(
-        select(ComparisonManifest.cases_digest)
+    """The view `leaderboard`, best first, on the cases and by the metric that this model was judged with last."""
+    newest = session.execute(
+        select(ComparisonManifest.cases_digest, Evaluation.metric)
         .join(VerdictRow, VerdictRow.manifest_digest == ComparisonManifest.digest)
         .join(Run, Run.run_id == VerdictRow.run_id)
+        .join(
+            Evaluation,
+            and_(
+                Evaluation.model_version_id == VerdictRow.challenger_id,
+                Evaluation.manifest_digest == VerdictRow.manifest_digest,
+            ),
+        )
         .where(Run.model == model)
-        .order_by(VerdictRow.id.desc())
+        .order_by(VerdictRow.id.desc(), Evaluation.id.desc())
         .limit(1)
     ).first()
-    return _view(session, "leaderboard", {"model": model, "cases_digest": newest or ""}, "place, version desc", limit)
+    if newest is None:
+        return []
+    wanted = {"model": model, "cases_digest": newest.cases_digest, "metric": newest.metric}
+    return _view(session, "leaderboard", wanted, "place, version desc", limit)
 
 
 def trial_board(session: Session, run_id: str, limit: int) -> list[Row]:

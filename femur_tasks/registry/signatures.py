@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.manifest import canonical_json
-from femur_tasks.registry.tables import ModelVersion, Signature, SigningKey
+from femur_tasks.errors import WasCollected
+from femur_tasks.registry.tables import CollectedVersion, ModelVersion, Signature, SigningKey
 from femur_tasks.signing import BadSignature, holds, key_id, public_hex, sign
 from femur_tasks.storage import digest_in
 
@@ -27,8 +28,9 @@ def statement_of(version: ModelVersion) -> bytes:
         "artefact": version.artefact_key,
         "sha256": version.artefact_sha256,
         "bytes": version.artefact_bytes,
-        "onnx": version.onnx_key,
     }
+    if version.onnx_key is not None:  # versions from before have none, and keep the signatures that they had
+        facts["onnx"] = version.onnx_key
     return canonical_json(facts)
 
 
@@ -77,6 +79,19 @@ def check_signature(session: Session, version: ModelVersion) -> None:
         raise BadSignature(
             f"Expected the row that key {key.key_id} signed. Received: another one of {what}.",
             "Somebody changed the registry: restore it from a backup.",
+        )
+
+
+def refuse_collected(session: Session, version: ModelVersion) -> None:
+    """Nobody can load a version whose files are gone.
+
+    Raises:
+        WasCollected: they are.
+    """
+    if gone := session.get(CollectedVersion, version.id):
+        raise WasCollected(
+            f"Expected a version with its files. Received: {version.label}, collected on {gone.at:%Y-%m-%d}.",
+            "Train it again: its scores and verdicts are still in the registry, its weights are not.",
         )
 
 

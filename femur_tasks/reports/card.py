@@ -48,8 +48,8 @@ class Card:
     Attributes:
         settings: hyperparameters and other choices of the fit.
         hd95_p95_pct: 95th percentile of HD95, per cent of the picture's height.
-        failed: test cases whose prediction or truth alone is empty.
-        slices: left, right, picture sizes, sources, known and new cases; each with its own figures.
+        missed: test cases whose prediction or truth alone is empty; the gate's failed cases are another count.
+        slices: left, right, picture sizes and sources, each with its own figures.
         train_s, search_s: what the fit and the run's search took, seconds.
         files: name to key in the store, of what belongs to the version.
         versions: packages and machine that trained it.
@@ -69,7 +69,7 @@ class Card:
     worst_dice: float | None
     mean_hd95_pct: float | None
     hd95_p95_pct: float | None
-    failed: int
+    missed: int
     slices: tuple[Slice, ...]
     worst: tuple[Worst, ...]
     artefact_bytes: int
@@ -90,8 +90,8 @@ class Card:
             found.append(f"{data.synthetic_cases} of {total} cases are synthetic: no figure here speaks of real ones.")
         if self.cases < _FEW:
             found.append(f"{self.cases} test cases are too few for an interval that means much.")
-        if self.failed:
-            found.append(f"On {self.failed} of {self.cases} test cases it finds no femur, or one where there is none.")
+        if self.missed:
+            found.append(f"On {self.missed} of {self.cases} test cases it finds no femur, or one where there is none.")
         small = [part.name for part in self.slices if part.cases < _FEW]
         if small:
             found.append(f"Slices of fewer than {_FEW} cases: {', '.join(small)}.")

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from femur_tasks.errors import FemurError, Hopeless, LeaseLost, Unreachable
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, Unreachable, WasCollected
 from femur_tasks.search.leases import Lease, Leases
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def work_once(
     Raises:
         Unreachable: the store or the registry went away, which is not the trial's fault: its lease runs out and it
             goes on from its checkpoint.
+        WasCollected: the checkpoint that the trial goes on from is gone: the search can't be what it was.
 
     Returns:
         Whether the trial is finished; None where no trial is left to this worker.
@@ -68,7 +69,7 @@ def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], Non
         with leases.kept(lease):
             train(lease)
             leases.finish(lease)
-    except (LeaseLost, Unreachable):
+    except (LeaseLost, Unreachable, WasCollected):
         raise
     except FemurError as err:
         again = leases.fail(lease, str(err), again=not isinstance(err, Hopeless))

@@ -76,7 +76,7 @@ def _gathered(session: Session, version: ModelVersion) -> Card | None:
         worst_dice=evaluation.worst_dice,
         mean_hd95_pct=evaluation.mean_hd95_pct,
         hd95_p95_pct=float(np.percentile(distances, 95)) if distances else None,
-        failed=sum(row.flag in _EMPTY for row in rows),
+        missed=sum(row.flag in _EMPTY for row in rows),
         slices=tuple(_slices(session, evaluation, rows, run.seed)),
         worst=tuple(Worst(row.case_id, row.dice or 0.0, row.hd95_pct) for row in worst),
         artefact_bytes=version.artefact_bytes,
@@ -89,7 +89,7 @@ def _gathered(session: Session, version: ModelVersion) -> Card | None:
 
 
 def _slices(session: Session, evaluation: Evaluation, rows: Sequence[EvaluationCase], seed: int) -> Iterator[Slice]:
-    """Left, right, and the groups that the gate looks at; cases that a champion knows are no matter of the version."""
+    """Left, right, picture sizes and sources: the groups of the gate that are no matter of another version."""
     dices: dict[str, dict[str, float]] = {
         side: {row.case_id: dice for row in rows if (dice := getattr(row, f"dice_{side}")) is not None}
         for side in ("left", "right")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from femur_tasks.errors import FemurError
+from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import ModelVersion, Run
 from femur_tasks.steps.cards import write_cards
@@ -24,17 +24,20 @@ def close_run(context: Context, run_id: str) -> dict[str, Any]:
 
     Raises:
         NotFound: the run was never opened.
+        Unreachable: the store or the registry does not answer.
         FemurError: the run reached no verdict, so that whoever scheduled it sees a failure.
     """
     with context.registry.reading() as session:
         run_facts(session, run_id)
     with context.registry.writing() as session:
         conclude(session, run_id, "failed", "a step before the outcome failed: see its log", context.now())
-    try:
-        score_others(context, run_id)
-        write_cards(context, run_id)
-    except FemurError as err:  # the report is owed on every outcome; it shows these models without test figures
-        log.warning("the other model versions were not scored: %s", err)
+    for step in (score_others, write_cards):
+        try:
+            step(context, run_id)
+        except Unreachable:
+            raise  # what is missing now would be missing for good: another try closes the run
+        except FemurError as err:  # the report is owed on every outcome; it shows these models without test figures
+            log.warning("%s: %s", step.__name__, err)
     report_key = write_report(context, run_id)
     with context.registry.writing() as session:
         run = session.get_one(Run, run_id)

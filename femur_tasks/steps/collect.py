@@ -11,10 +11,24 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError
-from femur_tasks.registry.tables import Champion, CollectedVersion, Fit, ModelVersion, Promotion, Run, Trial
+from femur_tasks.registry.tables import (
+    Champion,
+    CollectedVersion,
+    Fit,
+    FitEpoch,
+    ModelVersion,
+    Promotion,
+    Run,
+    Trial,
+    TrialEpoch,
+)
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.objects import CHECKPOINTS, named_objects
 from femur_tasks.storage import StoredObject, digest_in
+
+LEAST_GRACE = timedelta(hours=2)
+"""What the store makes new when it is stored again is at most an hour old (`ObjectStore.put`), and its row follows."""
+_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ def collect(
     keep: int,
     grace: timedelta,
     is_dry_run: bool = False,
+    is_forced: bool = False,
     on_object: Callable[[int], None] = lambda total: None,
 ) -> Collected:
     """Decide what goes, record it in one transaction, then delete; a collection that was killed goes on at the next.
@@ -51,16 +66,22 @@ def collect(
 
     Args:
         keep: versions of each family.
-        grace: what is younger may belong to work that is going on, and stays.
+        grace: what is younger may belong to work that is going on, and stays; nor is a run over whose epochs or leases
+            are younger, whatever its state says.
+        is_forced: delete even where that is more than half of all objects.
         on_object: told the number of objects to delete, once for each.
 
     Raises:
-        FemurError: a manifest can't be read, so that nobody knows what it names; or `keep` is below 1.
+        FemurError: a manifest can't be read, so that nobody knows what it names; more than half of the store would
+            go, as where the registry is another one than the store's; `keep` is below 1, or `grace` below two hours.
         Unreachable: the store or the registry does not answer.
     """
     if keep < 1:
         raise FemurError(f"Expected to keep 1 version of each family or more. Received: {keep}.")
+    if grace < LEAST_GRACE:
+        raise FemurError(f"Expected a grace time of {LEAST_GRACE} or more. Received: {grace}.")
     old = context.now() - grace
+    _stop_at_most(context, old, is_forced)
     with context.registry.reading() if is_dry_run else context.registry.writing() as session:
         versions, runs = _decided(session, keep, old, is_dry_run)
         if not is_dry_run:
@@ -83,6 +104,20 @@ def collect(
     return Collected(labels, tuple(runs), tuple(gone))
 
 
+def _stop_at_most(context: Context, old: datetime, is_forced: bool) -> None:
+    """Before anything is decided: every manifest can be read, and what no row names is not most of what there is."""
+    named = named_objects(context, on_unreadable=_refuse)
+    addressed = [stored for stored in context.store.list("") if digest_in(stored.key)]
+    unnamed = [stored for stored in addressed if stored.key not in named and stored.modified_at < old]
+    if len(unnamed) > _MOST * len(addressed) and not is_forced:
+        raise FemurError(
+            f"Expected a registry that names what is in its store. Received: {len(unnamed)} of {len(addressed)} "
+            "objects that no row names.",
+            "Is this registry the store's? See FEMUR_REGISTRY_URL and FEMUR_S3_BUCKET in `femur config`, and `femur gc "
+            "--dry-run`; where they really are to go: `femur gc --force`.",
+        )
+
+
 def _refuse(err: FemurError) -> None:
     raise err
 
@@ -91,7 +126,18 @@ def _decided(session: Session, keep: int, old: datetime, is_dry_run: bool) -> tu
     """Model versions whose files go, and runs whose checkpoints go; no promotion comes in between."""
     if not is_dry_run and session.get_bind().dialect.name == "postgresql":
         session.execute(text("lock table promotion in share row exclusive mode"))
-    ended = select(Run.run_id).where(Run.state != "running", Run.finished_at < old)
+    ended = (
+        select(Run.run_id)
+        .where(
+            Run.state != "running",
+            Run.finished_at < old,
+            # a run whose failed tasks were cleared is at work again, and only these say so
+            Run.run_id.not_in(select(FitEpoch.run_id).where(FitEpoch.at >= old)),
+            Run.run_id.not_in(select(TrialEpoch.run_id).where(TrialEpoch.at >= old)),
+            Run.run_id.not_in(select(Trial.run_id).where(Trial.lease_expires_at >= old)),
+        )
+        .with_for_update()
+    )
     moved = select(Promotion.to_id).union(
         select(Promotion.from_id).where(Promotion.from_id.is_not(None)), select(Champion.model_version_id)
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from femur_tasks.errors import FemurError
+from femur_tasks.errors import WasCollected
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Fit, FitEpoch, Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, held_trial
@@ -37,7 +37,7 @@ class _Journal(ABC):
             best_key = row.best_key
             latest_key = row.checkpoint_key or best_key  # a trial that advanced starts from its parent's best
             if latest_key is None and isinstance(row, Trial) and row.parent_id:
-                raise FemurError(
+                raise WasCollected(
                     f"Expected the checkpoint that trial {row.trial_id} goes on from. Received: none, collected.",
                     "Start a new run.",
                 )

@@ -173,7 +173,7 @@ def run_facts(session: Session, run_id: str) -> tuple[Run, RetrainParameters, Bu
 def conclude(session: Session, run_id: str, state: str, detail: str, now: datetime) -> None:
     """Write the outcome of a run; a verdict's stays, and goes before a failure that was mended since."""
     run = session.get_one(Run, run_id)
-    if run.state == "running" or (run.state == "failed" and state in CONCLUDED):
+    if run.state == "running" or (run.state == "failed" and state in (*CONCLUDED, "failed")):
         run.state, run.detail, run.finished_at = state, detail, now
 
 

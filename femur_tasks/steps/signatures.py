@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from femur_tasks import signing
 from femur_tasks.errors import FemurError, NotFound
-from femur_tasks.registry.signatures import check_signature, sign_version
+from femur_tasks.registry.signatures import check_signature, refuse_collected, sign_version
 from femur_tasks.registry.tables import ModelCard, ModelVersion, Signature, SigningKey
 from femur_tasks.steps.context import Context
 
@@ -19,9 +19,12 @@ def sign_stored(context: Context, model_id: int) -> None:
 
     Raises:
         DigestMismatch: they have not.
+        WasCollected: they are gone.
     """
     with context.registry.reading() as session:
-        key = session.get_one(ModelVersion, model_id).artefact_key
+        version = session.get_one(ModelVersion, model_id)
+        refuse_collected(session, version)
+        key = version.artefact_key
     context.store.get(key)
     private = signing.private_key(context.settings.signing_key_file)
     with context.registry.writing() as session:
@@ -33,10 +36,12 @@ def proven_key(context: Context, model_id: int) -> str:
 
     Raises:
         BadSignature: it is not.
+        WasCollected: its files are gone.
     """
     with context.registry.reading() as session:
         version = session.get_one(ModelVersion, model_id)
         check_signature(session, version)
+        refuse_collected(session, version)
         return version.artefact_key
 
 
@@ -44,7 +49,7 @@ def download(context: Context, name: str, kind: str, path: Path) -> str:
     """Write a model version's file of a kind, `onnx`, `weights` or `card`, and return its key.
 
     Raises:
-        NotFound: there is no such version, or it has no such file.
+        NotFound: there is no such version, or it has no such file, or not any more.
         BadSignature: the row is not the one that was signed.
         DigestMismatch: the store holds other bytes.
     """
@@ -55,6 +60,7 @@ def download(context: Context, name: str, kind: str, path: Path) -> str:
         if version is None:
             raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "`femur registry list`")
         check_signature(session, version)
+        refuse_collected(session, version)
         card = session.get(ModelCard, version.id)
         keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
     key = keys[kind]

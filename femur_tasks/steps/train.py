@@ -18,6 +18,7 @@ from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import DigestMismatch
+from femur_tasks.registry.signatures import refuse_collected
 from femur_tasks.registry.tables import Fit, ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import epochs_left, training_ends
@@ -69,6 +70,9 @@ def fit_family(
     Args:
         epochs: of the budget; fewer are planned where the run's deadline leaves no time for them.
         epoch_s: what an epoch takes, None where that is not known.
+
+    Raises:
+        WasCollected: the run had this version once, and its files are gone: a new run is needed.
     """
     from femur_tasks.steps.journal import forget
 
@@ -253,6 +257,7 @@ def _model_version(context: Context, run_id: str, family: str) -> ModelVersion |
             select(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.family == family)
         ).first()
         if row:
+            refuse_collected(session, row)
             session.expunge(row)
         return row
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, Unreachable
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, Unreachable, WasCollected
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
@@ -441,13 +441,16 @@ def test_worker_that_fails_after_it_lost_its_trial_goes_on_with_another(registry
     assert leases.counts() == {"completed": finished + 1}
 
 
-def test_store_that_is_away_ends_the_worker_and_costs_the_trial_nothing(registry: Registry, clock: Clock) -> None:
+@pytest.mark.parametrize("error", [Unreachable, WasCollected])
+def test_store_without_what_a_trial_needs_ends_the_worker_and_costs_the_trial_nothing(
+    registry: Registry, clock: Clock, error: type[FemurError]
+) -> None:
     leases = search(registry, clock)
 
     def away(lease: Lease) -> None:
-        raise Unreachable("Expected the object store to answer. Received: connection refused.")
+        raise error("Expected the object store to answer. Received: connection refused.")
 
-    with pytest.raises(Unreachable):
+    with pytest.raises(error):
         work(leases, "worker", away)
     assert leases.counts() == {"running": 1}
     clock.forward(LEASE_S + 1)

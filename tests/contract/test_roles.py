@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from femur_tasks.errors import FemurError
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.promotion import promote
 from femur_tasks.registry.tables import Base, ModelVersion
@@ -103,7 +104,7 @@ def test_promoter_alone_promotes(role: str, judged: tuple[Registry, int], login:
     if role == "femur_promoter":
         move()
         return
-    with pytest.raises(Exception, match="permission denied"):
+    with pytest.raises(FemurError, match="Expected a login that may do this"):
         move()
 
 
@@ -125,7 +126,7 @@ def test_trainer_alone_registers(role: str, judged: tuple[Registry, int], login:
     if role == "femur_trainer":
         register()
         return
-    with pytest.raises(Exception, match="permission denied"):
+    with pytest.raises(FemurError, match="Expected a login that may do this"):
         register()
 
 

@@ -157,6 +157,32 @@ def test_what_a_revoked_key_signed_and_is_damaged_since_is_proven_no_more(signed
         proven_key(context, model_id)
 
 
+def test_signature_from_before_onnx_still_holds(context: Context, registry: Registry) -> None:
+    context = replace(context, registry=registry)
+    key = context.store.put(b"weights", "artefacts")
+    with registry.writing() as session:
+        values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
+        version = rows.model_version(session, 1, rows.dataset_version(session).digest, **values)
+        # as revision 0009 signed it
+        before = (
+            f'{{"artefact":"{key}","bytes":10,"dataset":"{version.dataset_digest}","family":"unet",'
+            f'"hyperparameters":{{"dropout":0.3}},"model":"femur","run":"femur-run-1","sha256":"{digest_in(key)}",'
+            '"size":64,"version":1}'
+        )
+        private = signing.private_key(context.settings.signing_key_file)
+        public = signing.public_hex(private)
+        session.add(SigningKey(key_id=signing.key_id(public), public_key=public, created_at=rows.NOON))
+        session.flush()
+        session.add(
+            Signature(
+                model_version_id=version.id, key_id=signing.key_id(public), signed_at=rows.NOON,
+                signature=signing.sign(private, before.encode()),
+            )
+        )  # fmt: skip
+        model_id = version.id
+    assert proven_key(context, model_id) == key
+
+
 def test_version_that_no_run_evaluated_is_proven_when_a_person_promotes_it(
     context: Context, registry: Registry
 ) -> None:

@@ -11,9 +11,10 @@ from sqlalchemy import select, text, update
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.promotion import promote_version
-from femur_tasks.registry.tables import Champion, DatasetVersion, ModelVersion
+from femur_tasks.registry.tables import Champion, DatasetVersion, Fit, ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.ingest import ingest
+from femur_tasks.steps.journal import forget
 from femur_tasks.steps.signatures import sign_stored
 from femur_tasks.steps.verify import verify
 from femur_tasks.storage import digest_in
@@ -55,6 +56,26 @@ def test_nothing_is_found_where_nothing_is_wrong(whole: Context) -> None:
     found, read = verify(whole, DAY)
     assert found == []
     assert read == len([one for one in whole.store.list("") if digest_in(one.key)])
+
+
+def test_checkpoint_that_is_superseded_meanwhile_is_no_loss(whole: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = whole.store.put(b"state", "checkpoints")
+    with whole.registry.writing() as session:
+        session.add(Fit(run_id="femur-run-1", family="unet", planned_epochs=1, checkpoint_key=key, best_key=key))
+    get = whole.store.get
+
+    def superseding(wanted: str) -> bytes:
+        if wanted == key:
+            forget(whole.registry, whole.store, "femur-run-1", "unet")
+        return get(wanted)
+
+    monkeypatch.setattr(whole.store, "get", superseding)
+    assert codes(whole) == []
+
+
+def test_damaged_manifest_makes_no_orphans_of_its_pictures(whole: Context) -> None:
+    whole.store.put_named(b"no manifest", keys(whole)[0])
+    assert codes(whole, timedelta(0)) == ["damaged_object"]
 
 
 @pytest.mark.parametrize("which", range(4), ids=["manifest", "shard", "raw picture", "raw mask"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from femur_tasks.errors import DigestMismatch, FemurError, Unreachable
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
@@ -18,6 +19,7 @@ from femur_tasks.registry.tables import (
     ModelCard,
     ModelVersion,
 )
+from femur_tasks.steps import close
 from femur_tasks.steps.cards import write_cards
 from femur_tasks.steps.context import Context
 from tests import registry_rows as rows
@@ -79,7 +81,7 @@ def card_of(context: Context) -> tuple[str, dict[str, Any]]:
 def test_card_tells_figures_slices_worst_cases_and_cost(scored: Context) -> None:
     assert write_cards(scored, "femur-run-1") == ["femur:1"]
     _, facts = card_of(scored)
-    assert (facts["cases"], facts["mean_dice"], facts["worst_dice"], facts["failed"]) == (3, 0.5, 0.0, 1)
+    assert (facts["cases"], facts["mean_dice"], facts["worst_dice"], facts["missed"]) == (3, 0.5, 0.0, 1)
     assert facts["hd95_p95_pct"] == pytest.approx(2.9)  # between 1 and 3, 95 % of the way
     assert facts["interval"]["low"] <= 0.5 <= facts["interval"]["high"]
     slices = {part["name"]: (part["cases"], pytest.approx(part["mean_dice"])) for part in facts["slices"]}
@@ -112,3 +114,24 @@ def test_card_is_written_once(scored: Context) -> None:
     before = card_of(scored)
     assert write_cards(replace(scored), "femur-run-1") == []
     assert card_of(scored) == before
+
+
+def test_store_that_is_away_while_a_run_is_closed_is_asked_again_later(
+    scored: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(context: Context, run_id: str) -> None:
+        raise Unreachable("Expected the object store to answer. Received: nothing.")
+
+    monkeypatch.setattr(close, "write_cards", away)
+    with pytest.raises(Unreachable):
+        close.close_run(scored, "femur-run-1")
+
+
+def test_sibling_that_cannot_be_scored_costs_nobody_the_card(scored: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(context: Context, run_id: str) -> None:
+        raise DigestMismatch("Expected other bytes. Received: these.")
+
+    monkeypatch.setattr(close, "score_others", damaged)
+    with pytest.raises(FemurError, match="to reach a verdict"):  # there is none in this run
+        close.close_run(scored, "femur-run-1")
+    assert card_of(scored)[1]["label"] == "femur:1"

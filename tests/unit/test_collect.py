@@ -12,13 +12,26 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from femur_tasks import storage
 from femur_tasks.dataset.manifest import Manifest
-from femur_tasks.errors import DigestMismatch, FemurError
+from femur_tasks.errors import DigestMismatch, FemurError, WasCollected
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.promotion import promote_version
-from femur_tasks.registry.tables import DatasetVersion, Fit, ModelCard, Run
-from femur_tasks.steps.collect import Collected, collect
+from femur_tasks.registry.tables import (
+    CollectedVersion,
+    DatasetVersion,
+    Fit,
+    FitEpoch,
+    ModelCard,
+    Run,
+    Search,
+    Trial,
+    TrialEpoch,
+)
+from femur_tasks.steps.champion import promote_by_hand
+from femur_tasks.steps.collect import LEAST_GRACE, Collected, collect
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.verify import verify
 from femur_tasks.storage import MemoryStore, digest_in
@@ -120,9 +133,9 @@ def test_whatever_happened_what_is_needed_stays_and_all_else_goes(
         loose = [
             (is_old, stored(context, f"loose {n}", "raw", OLD if is_old else YOUNG)) for n, is_old in enumerate(orphans)
         ]
-        planned = collect(context, keep, DAY, is_dry_run=True)
-        found = collect(context, keep, DAY)
-        again = collect(context, keep, DAY)
+        planned = collect(context, keep, DAY, is_dry_run=True, is_forced=True)
+        found = collect(context, keep, DAY, is_forced=True)
+        again = collect(context, keep, DAY, is_forced=True)
         assert (planned, again) == (found, Collected((), (), ())), "what it said it would do, and once"
         newest, goes = Counter[str](), []
         for one in reversed(made):
@@ -165,7 +178,7 @@ def test_collection_that_was_killed_before_it_deleted_goes_on_at_the_next(
         with pytest.raises(KeyboardInterrupt):
             collect(place, 1, DAY)
     assert there(place, first.keys) == {True}
-    found = collect(place, 1, DAY)
+    found = collect(place, 1, DAY, is_forced=True)
     assert (found.versions, {one.key for one in found.objects}) == ((), set(first.keys))
 
 
@@ -197,7 +210,7 @@ def test_what_is_stored_again_meanwhile_stays(place: Context, monkeypatch: pytes
     listed = list(place.store.list(""))
     monkeypatch.setattr(place.store, "list", lambda prefix: iter(listed))
     place.store.put(b"weights", "artefacts")
-    assert collect(place, 1, DAY).objects == ()
+    assert collect(place, 1, DAY, is_forced=True).objects == ()
     assert there(place, (loose,)) == {True}
 
 
@@ -229,6 +242,76 @@ def test_checkpoints_go_with_runs_that_ended(place: Context, state: str, at: dat
     with_manifest(place)
     assert collect(place, 1, DAY).runs == (("night",) if goes else ())
     assert there(place, (key,)) == {not goes}
+
+
+@pytest.mark.parametrize("sign", ["epoch", "trial's epoch", "lease"])
+def test_failed_run_that_is_at_work_again_keeps_all_that_it_has(place: Context, sign: str) -> None:
+    with_manifest(place)
+    made = make(place, 1, "unet"), make(place, 2, "unet")
+    key = stored(place, "state", "checkpoints", OLD)
+    with place.registry.writing() as session:
+        run = session.get_one(Run, "femur-run-1")
+        run.state, run.finished_at = "failed", OLD
+        session.add(Fit(run_id=run.run_id, family="tuned", planned_epochs=9, checkpoint_key=key, best_key=key))
+        session.add(
+            Search(
+                run_id=run.run_id, search="tuned", strategy="hyperband", space={}, max_epochs=9, factor=3, seed=0,
+                fixed={}, state="open", waits=False, strategy_state={},
+            )
+        )  # fmt: skip
+        session.flush()
+        session.add(
+            Trial(
+                run_id=run.run_id, search="tuned", trial_id="0000", hyperparameters={}, bracket=0, rung=0, from_epoch=0,
+                to_epoch=3, state="running", told=False, failures=0, owner="worker-0", token=1, detail="",
+                lease_expires_at=NOW if sign == "lease" else OLD, checkpoint_key=key,
+            )
+        )  # fmt: skip
+        session.flush()
+        told = {"run_id": run.run_id, "epoch": 1, "loss": 1.0, "val_dice": 0.1, "seconds": 1.0}
+        if sign == "epoch":
+            session.add(FitEpoch(**told, family="tuned", at=YOUNG))
+        elif sign == "trial's epoch":
+            session.add(TrialEpoch(**told, search="tuned", trial_id="0000", at=YOUNG))
+    assert collect(place, 1, DAY, is_forced=True) == Collected((), (), ())
+    assert there(place, (key, *made[0].keys, *made[1].keys)) == {True}
+
+
+def test_store_of_another_registry_is_left_alone(place: Context) -> None:
+    loose = [stored(place, f"somebody's {number}", "raw", OLD) for number in range(3)]
+    with pytest.raises(FemurError, match=r"3 of 3 objects that no row names") as told:
+        collect(place, 1, DAY)
+    assert "--force" in told.value.todo
+    assert there(place, tuple(loose)) == {True}
+    assert len(collect(place, 1, DAY, is_forced=True).objects) == 3
+
+
+def test_nothing_is_recorded_where_nothing_can_be_deleted(place: Context) -> None:
+    with_manifest(place)
+    make(place, 1, "unet"), make(place, 2, "unet")
+    with place.registry.reading() as session:
+        manifest_key = session.get_one(DatasetVersion, rows.digest_of("v1")).manifest_key
+    assert isinstance(place.store, MemoryStore)
+    place.store._objects[manifest_key] += b" "
+    with pytest.raises(DigestMismatch):
+        collect(place, 1, DAY)
+    with place.registry.reading() as session:
+        assert session.scalars(select(CollectedVersion)).all() == []
+
+
+def test_grace_time_is_longer_than_what_the_store_takes_for_new(place: Context) -> None:
+    assert LEAST_GRACE > storage._FRESH
+    with pytest.raises(FemurError, match="grace time of 2:00:00 or more"):
+        collect(place, 1, timedelta(hours=1))
+
+
+def test_person_who_promotes_what_was_collected_is_told_so(place: Context) -> None:
+    with_manifest(place)
+    make(place, 1, "unet"), make(place, 2, "unet")
+    collect(place, 1, DAY)
+    with pytest.raises(WasCollected, match=r"femur:1, collected on 2026-06-01") as told:
+        promote_by_hand(place, "femur", 1, "cli:ann", "why", is_override=True)
+    assert "Train it again" in told.value.todo
 
 
 def test_keeping_none_is_refused(place: Context) -> None:

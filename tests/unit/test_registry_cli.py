@@ -16,7 +16,7 @@ from femur_tasks import cli
 from femur_tasks.cli import show
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import DatasetVersion, ModelCard, ModelVersion, Promotion
+from femur_tasks.registry.tables import ComparisonManifest, DatasetVersion, ModelCard, ModelVersion, Promotion
 from femur_tasks.settings import settings
 from femur_tasks.steps.context import open_context
 from femur_tasks.steps.signatures import sign_stored
@@ -150,6 +150,14 @@ def test_leaderboard_shows_the_newest_cases_best_first(
             model = session.get_one(ModelVersion, number)
             rows.evaluation(session, model, rows.digest_of("comparison"), mean_dice=dice)
             rows.evaluation(session, model, "other cases", mean_dice=1.0)
+        session.add(
+            ComparisonManifest(
+                digest="the same again", dataset_digest=model.dataset_digest, cases=[], excluded=[],
+                cases_digest=rows.digest_of("comparison"), frozen_at=rows.NOON,
+            )
+        )  # fmt: skip
+        rows.evaluation(session, model, "the same again", mean_dice=0.9)
+        rows.evaluation(session, session.get_one(ModelVersion, 1), "the same again", mean_dice=1.0, metric="m-0")
     assert femur("registry", "leaderboard", "--json") == 0
     found = [(row["place"], row["version"], row["test_dice"]) for row in json.loads(capsys.readouterr().out)]
     assert found == [(1, 2, 0.9), (2, 1, 0.8)]
@@ -169,6 +177,10 @@ def test_gc_says_what_would_go_and_then_does_it(
     planned = json.loads(capsys.readouterr().out)
     assert ([one["key"] for one in planned["objects"]], planned["bytes"]) == ([loose], 8)
     assert store.stat(loose) is not None
-    assert femur("gc") == 0
+    for number in range(9):
+        store._times[store.put(b"nobody's %d" % number, "raw")] = rows.NOON
+    assert femur("gc") == 1, "more than half of what is there"
+    assert "--force" in capsys.readouterr().err
+    assert femur("gc", "--force") == 0
     assert "raw" in capsys.readouterr().out
     assert store.stat(loose) is None
