@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from femur_tasks import storage
 from femur_tasks.dataset.manifest import Manifest
@@ -33,6 +34,7 @@ from femur_tasks.registry.tables import (
 from femur_tasks.steps.champion import promote_by_hand
 from femur_tasks.steps.collect import LEAST_GRACE, Collected, collect
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.journal import TrialJournal
 from femur_tasks.steps.verify import verify
 from femur_tasks.storage import MemoryStore, digest_in
 from tests import registry_rows as rows
@@ -317,3 +319,15 @@ def test_person_who_promotes_what_was_collected_is_told_so(place: Context) -> No
 def test_keeping_none_is_refused(place: Context) -> None:
     with pytest.raises(FemurError, match="1 version of each family or more"):
         collect(place, 0, DAY)
+
+
+def test_trial_whose_parents_checkpoint_was_collected_does_not_start_anew(place: Context) -> None:
+    class Advanced(TrialJournal):
+        def __init__(self) -> None:
+            super().__init__(place.registry, place.store, place.now, None)  # type: ignore[arg-type]
+
+        def _row(self, session: Session) -> Trial:
+            return Trial(trial_id="0007", parent_id="0001", checkpoint_key=None, best_key=None)
+
+    with pytest.raises(WasCollected, match="trial 0007 goes on from"):
+        Advanced().kept()
