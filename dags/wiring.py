@@ -20,7 +20,7 @@ JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
 
 DEFAULTS: dict[str, Any] = {
     "owner": "femur",
-    # 5, 10, 20, 40 s: a store or database that is away for a minute costs a wait, no run
+    # at least 5, 10, 20 and 40 s: a store or database that is away for a minute costs a wait, no run
     "retries": 4,
     "retry_delay": timedelta(seconds=5),
     "retry_exponential_backoff": 2.0,

@@ -13,12 +13,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -28,7 +24,6 @@ from uuid import uuid4
 
 import keras
 from sqlalchemy import create_engine, func, make_url, select, text
-from sqlalchemy.orm import Session
 
 from femur_tasks.cli.show import err
 from femur_tasks.parameters import BUDGETS, IngestParameters, RetrainParameters
@@ -56,10 +51,11 @@ from femur_tasks.steps import champion, close, collect, evaluate, stages, train
 from femur_tasks.steps.context import Context, utc_now
 from femur_tasks.steps.run import open_run
 from femur_tasks.steps.verify import verify
-from femur_tasks.storage import S3Store, open_store
+from femur_tasks.storage import open_store
 from femur_tasks.training import networks
 from femur_tasks.training.hyperparameters import Hyperparameters
 from tests.conftest import ContextHere, settings_of
+from tests.mortal import MortalRegistry, MortalStore, Points
 from tests.radiographs import write_reference
 
 RUN = "night"
@@ -165,57 +161,6 @@ def _version(context: Context, version: int, run_id: str) -> None:
 
 
 # ---- dying
-
-
-class Points:
-    """Counts the points that a process comes to, and kills it at one of them."""
-
-    def __init__(self, fatal: str) -> None:
-        self._fatal, self._lock = fatal, threading.Lock()
-        self._seen = Counter[str]()
-        self.reached: list[str] = []
-
-    def __call__(self, name: str) -> None:
-        with self._lock:
-            self._seen[name] += 1
-            label = name if self._seen[name] == 1 else f"{name} {self._seen[name]}"
-            self.reached.append(label)
-            if label == self._fatal:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-class MortalStore(S3Store):
-    """A store whose process may die behind a transfer."""
-
-    def __init__(self, store: S3Store, reached: Points) -> None:
-        super().__init__(store._client, store._bucket)
-        self._reached = reached
-
-    def put(self, data: bytes | Path, kind: str) -> str:
-        key = super().put(data, kind)
-        self._reached(f"{kind} stored")
-        return key
-
-    def delete(self, key: str) -> None:
-        super().delete(key)
-        self._reached(f"{key.partition('/')[0]} deleted")
-
-
-class MortalRegistry(Registry):
-    """A registry whose process may die before or behind a commit."""
-
-    def __init__(self, url: str, reached: Points) -> None:
-        super().__init__(url)
-        self._reached = reached
-
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        writer = sys._getframe(2).f_code.co_name.strip("_")
-        with super().writing() as session:
-            yield session
-            session.flush()
-            self._reached(f"{writer}: before the commit")
-        self._reached(f"{writer}: behind the commit")
 
 
 def _tiny(size: int, told: Hyperparameters) -> keras.Model:

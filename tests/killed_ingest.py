@@ -1,73 +1,27 @@
 """The tasks of an ingest in a process that kills itself at one point: `python -m tests.killed_ingest RUN_ID [POINT]`.
 
-Points are `download`, `planned`, `converting`, `converted`, `put KIND NUMBER`, `in transaction NUMBER`,
-`behind transaction NUMBER`, and `meet FOLDER`, where it lives on as soon as two processes have come to publish.
+Points are `planned`, `converting`, `converted`, those of `tests.mortal`, and `meet FOLDER`, where it lives on as soon
+as two processes have come to publish.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
-
-from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.conversion import Job, Reading, convert_all
 from femur_tasks.parameters import IngestParameters
-from femur_tasks.registry.database import Registry
 from femur_tasks.steps import incoming, ingest, stages
 from femur_tasks.steps.context import Context, open_context
 from femur_tasks.storage import S3Store
+from tests.mortal import MortalRegistry, MortalStore, Points
 
 POINT = sys.argv[2] if len(sys.argv) > 2 else ""
-
-
-def reached(point: str) -> None:
-    if point == POINT:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class MortalStore(S3Store):
-    """A store whose process may die behind a transfer."""
-
-    def __init__(self, store: S3Store) -> None:
-        super().__init__(store._client, store._bucket)
-        self._puts, self._lock = Counter[str](), Lock()
-
-    def put(self, data: bytes | Path, kind: str) -> str:
-        key = super().put(data, kind)
-        with self._lock:
-            self._puts[kind] += 1
-            reached(f"put {kind} {self._puts[kind]}")
-        return key
-
-    def download(self, key: str, path: Path) -> None:
-        super().download(key, path)
-        reached("download")
-
-
-class MortalRegistry(Registry):
-    """A registry whose process may die before or behind a commit."""
-
-    transactions = 0
-
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        self.transactions += 1
-        number = self.transactions
-        with super().writing() as session:
-            yield session
-            session.flush()
-            reached(f"in transaction {number}")
-        reached(f"behind transaction {number}")
+reached = Points(POINT)
 
 
 def mortal_conversion(jobs: Sequence[Job], reading: Reading, on_case: Callable[[], None] = lambda: None) -> None:
@@ -101,5 +55,5 @@ if __name__ == "__main__":
     opened = open_context()
     assert isinstance(opened.store, S3Store)
     ingest.convert_all = mortal_conversion  # type: ignore[attr-defined]
-    mortal = replace(opened, store=MortalStore(opened.store), registry=MortalRegistry(opened.settings.database_url))
-    run(mortal, sys.argv[1])
+    registry = MortalRegistry(opened.settings.database_url, reached)
+    run(replace(opened, store=MortalStore(opened.store, reached), registry=registry), sys.argv[1])

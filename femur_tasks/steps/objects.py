@@ -70,10 +70,11 @@ def _named(session: Session, collected: Collection[int], forgotten: Collection[s
         yield from ((key, f"model version {version.label}") for key in keys if key)
     for digest, key in session.execute(select(DatasetVersion.digest, DatasetVersion.manifest_key)):
         yield key, f"dataset version {digest[:12]}"
-    for what, owner, column in (*_PAGES, *CHECKPOINTS):
-        for found, key in session.execute(select(owner, column).where(column.is_not(None), column != "")):
-            if (what, owner, column) in _PAGES or found not in forgotten:
-                yield key, f"{what} {found}"
+    for without, columns in (((), _PAGES), (forgotten, CHECKPOINTS)):
+        for what, owner, column in columns:
+            for found, key in session.execute(select(owner, column).where(column.is_not(None), column != "")):
+                if found not in without:
+                    yield key, f"{what} {found}"
 
 
 def _inside(manifest: Manifest) -> Iterator[str]:

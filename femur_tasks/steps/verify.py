@@ -50,16 +50,18 @@ def verify(
         found = [*_champions(session), *_signatures(session)]
     unreadable: list[FemurError] = []
     named = named_objects(context, on_unreadable=unreadable.append)
+    missing = set()
     for key, owner in sorted(named.items()):
         on_object(len(named))
         try:
             context.store.get(key)
         except NotFound:
-            if key not in named_objects(context):
-                continue  # a checkpoint that was superseded meanwhile
-            found.append(Finding("missing_object", f"{key}, which {owner} names, is not there", RESTORE))
+            missing.add(key)
         except DigestMismatch:
             found.append(Finding("damaged_object", f"{key}, which {owner} names, holds other bytes", RESTORE))
+    # a checkpoint that was superseded meanwhile is named no more
+    lost = sorted(missing & named_objects(context).keys()) if missing else ()
+    found += (Finding("missing_object", f"{key}, which {named[key]} names, is not there", RESTORE) for key in lost)
     old = context.now() - grace
     for stored in context.store.list("") if not unreadable else ():  # else nobody knows what else is named
         if digest_in(stored.key) and stored.key not in named and stored.modified_at < old:

@@ -33,13 +33,13 @@ from tests.conftest import settings_of
 from tests.processes import environment, femur
 from tests.radiographs import REFERENCE, packed, write_reference
 
-# of five cases and three splits; transactions: the look's, the version's, the ledger's
+# of five cases and three splits
 BEFORE_ROWS = (
-    *("download", "planned", "converting", "converted", "put raw 7", "put shards 2", "put manifests 1"),
-    "in transaction 2",
+    *("downloaded", "planned", "converting", "converted", "raw stored 7", "shards stored 2", "manifests stored"),
+    "publish: before the commit",
 )
-BEHIND_ROWS = ("behind transaction 2", "in transaction 3", "behind transaction 3")
-STARTED_OVER = ("converting", "put raw 7", "in transaction 2", "behind transaction 2")
+BEHIND_ROWS = ("publish: behind the commit", "settle: before the commit", "settle: behind the commit")
+STARTED_OVER = ("converting", "raw stored 7", "publish: before the commit", "publish: behind the commit")
 ONE, TWO = "incoming/femur/one.zip", "incoming/other/two.zip"
 ORPHANS_S = 10
 THREE_DAYS_S = 3 * 86_400
@@ -200,7 +200,7 @@ def check_after_the_kill(place: Place, point: str) -> None:
         there,
     ]
     assert ledger[TWO].state == "waiting"
-    assert ledger[ONE].state == ("ingested" if point == "behind transaction 3" else "waiting")
+    assert ledger[ONE].state == ("ingested" if point == "settle: behind the commit" else "waiting")
 
 
 def check_in_the_end(place: Place) -> None:
