@@ -107,13 +107,7 @@ def rollback(session: Session, model: str, version: int | None, actor: str, reas
         select(ModelVersion).where(ModelVersion.id.in_(served)).order_by(ModelVersion.version.desc())
     ).all()
     if version is None:
-        entered = session.scalars(
-            select(Promotion)
-            .where(Promotion.model == model, Promotion.to_id == current.id, Promotion.kind != "rollback")
-            .order_by(Promotion.id.desc())
-        ).first()
-        before = entered.from_id if entered else None
-        target = session.get(ModelVersion, before) if before else None
+        target = former_champion(session, model)
     else:
         target = next((row for row in former if row.version == version), None)
     if target is None:
@@ -123,6 +117,20 @@ def rollback(session: Session, model: str, version: int | None, actor: str, reas
             f"Former champions: {known}.",
         )
     return _move(session, target, current.id, "rollback", reason, actor, now, verdict_id=None)
+
+
+def former_champion(session: Session, model: str) -> ModelVersion | None:
+    """Whom the champion replaced when it was promoted: a rollback puts it back; None where there is none."""
+    current = champion_of(session, model)
+    if current is None:
+        return None
+    entered = session.scalars(
+        select(Promotion)
+        .where(Promotion.model == model, Promotion.to_id == current.id, Promotion.kind != "rollback")
+        .order_by(Promotion.id.desc())
+        .limit(1)
+    ).first()
+    return session.get(ModelVersion, entered.from_id) if entered and entered.from_id else None
 
 
 def _move(

@@ -162,9 +162,12 @@ def _worst_cases(session: Session, model_version_id: int) -> list[Row]:
     return [{"case_id": row.case_id, "dice": row.dice, "hd95_px": row.hd95_px, "flag": row.flag} for row in rows]
 
 
-def runs(session: Session, limit: int) -> list[Row]:
-    """The newest runs, the last started first."""
-    rows = session.scalars(select(Run).order_by(Run.started_at.desc()).limit(limit))
+def runs(
+    session: Session, limit: int, offset: int = 0, model: str | None = None, run_id: str | None = None
+) -> list[Row]:
+    """The newest runs, the last started first, or the one of this id."""
+    wanted = [column == value for column, value in ((Run.model, model), (Run.run_id, run_id)) if value is not None]
+    rows = session.scalars(select(Run).where(*wanted).order_by(Run.started_at.desc()).limit(limit).offset(offset))
     return [
         {
             "run_id": row.run_id,
@@ -176,6 +179,7 @@ def runs(session: Session, limit: int) -> list[Row]:
             "started_at": row.started_at.isoformat(),
             "finished_at": row.finished_at.isoformat() if row.finished_at else None,
             "detail": row.detail,
+            "has_report": row.report_key is not None,
         }
         for row in rows
     ]

@@ -20,6 +20,7 @@ from femur_tasks.registry.tables import (
     ModelVersion,
     Run,
     Trial,
+    VerdictPicture,
 )
 from femur_tasks.steps.context import Context
 
@@ -27,6 +28,10 @@ _PAGES: tuple[tuple[str, Any, Any], ...] = (
     ("run", Run.run_id, Run.report_key),
     ("ingest", Ingest.ingest_id, Ingest.report_key),
     ("an experiment of run", ExperimentFit.run_id, ExperimentFit.overlays_key),
+    *(
+        ("verdict", VerdictPicture.verdict_id, key)
+        for key in (VerdictPicture.challenger_key, VerdictPicture.champion_key)
+    ),
 )
 CHECKPOINTS: tuple[tuple[str, Any, Any], ...] = (
     *(("a fit of run", Fit.run_id, key) for key in (Fit.checkpoint_key, Fit.best_key)),

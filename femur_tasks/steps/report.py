@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.problems import Problem
-from femur_tasks.dataset.resize import enlarge_probability, shrink_image
-from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
-from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.queries import newest_verdict, reasons_of
 from femur_tasks.registry.tables import (
@@ -45,10 +42,9 @@ from femur_tasks.reports.facts import (
 )
 from femur_tasks.reports.run import render
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.run import pinned_manifest
-from femur_tasks.steps.signatures import proven_key
+from femur_tasks.steps.pictures import verdict_pictures
 
-WORST_CASES = 6
+WORST_CASES = 10
 _SYNTHETIC = "SYN_"
 
 
@@ -60,22 +56,34 @@ def write_report(context: Context, run_id: str) -> str:
         Unreachable: the store or the registry does not answer.
     """
     with context.registry.reading() as session:
-        report, challenger_id = _gather(session, run_id)
-    if report.worst_cases and challenger_id is not None:
-        report = _with_overlays(context, report, challenger_id)
+        report = run_report(session, run_id)
+        verdict = newest_verdict(session, run_id)
+    if verdict is not None:
+        try:
+            pictures = verdict_pictures(context, verdict.id, [case.case_id for case in report.worst_cases])
+        except FemurError as err:
+            report = replace(report, pictures_note=err.what)
+        else:
+            cases = tuple(replace(case, overlay_png=pictures.get(case.case_id)) for case in report.worst_cases)
+            report = replace(report, worst_cases=cases)
     return context.store.put(render(report).encode(), "reports")
 
 
-def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
-    """Everything but the pictures, and the challenger's id, None before a verdict."""
+def run_report(session: Session, run_id: str) -> RunReport:
+    """Everything that the report of a run shows, but for the pictures of its worst cases.
+
+    Raises:
+        NotFound: there is no such run.
+    """
     run = session.get(Run, run_id)
     if run is None:
-        raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
+        what = f"Expected a run. Received: {run_id}, which the registry does not hold."
+        raise NotFound(what, "See `femur runs list`.")
     verdict = newest_verdict(session, run_id)
     trials = session.scalars(
         select(Trial).where(Trial.run_id == run_id, Trial.search == "tuned").order_by(Trial.trial_id)
     ).all()
-    report = RunReport(
+    return RunReport(
         run=RunFacts(
             run_id=run.run_id,
             trigger=run.trigger,
@@ -91,7 +99,7 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
         dataset=dataset_facts(session, run.dataset_digest) if run.dataset_digest else None,
         comparison=_comparison(session, verdict) if verdict else None,
         candidates=_candidates(session, run, verdict),
-        curves=_family_curves(session, run_id),
+        curves=family_curves(session, run_id),
         trials=tuple(
             TrialFacts(
                 trial_id=trial.trial_id,
@@ -107,10 +115,9 @@ def _gather(session: Session, run_id: str) -> tuple[RunReport, int | None]:
             )
             for trial in trials
         ),
-        trial_curves=_trial_curves(session, run_id, trials),
+        trial_curves=trial_curves(session, run_id),
         worst_cases=_worst_cases(session, verdict) if verdict else (),
     )
-    return report, verdict.challenger_id if verdict else None
 
 
 def dataset_facts(session: Session, digest: str) -> DatasetFacts:
@@ -237,7 +244,8 @@ def _worst_cases(session: Session, verdict: VerdictRow) -> tuple[WorstCase, ...]
     return tuple(WorstCase(row.case_id, dice, row.hd95_pct, None) for row, dice in worst)
 
 
-def _family_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
+def family_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
+    """One curve a family that is fitted."""
     rows = session.scalars(select(FitEpoch).where(FitEpoch.run_id == run_id).order_by(FitEpoch.epoch))
     epochs: dict[str, list[FitEpoch]] = {}
     for row in rows:
@@ -245,8 +253,10 @@ def _family_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
     return tuple(_curve(family, epochs[family]) for family in sorted(epochs))
 
 
-def _trial_curves(session: Session, run_id: str, trials: Sequence[Trial]) -> tuple[Curve, ...]:
+def trial_curves(session: Session, run_id: str) -> tuple[Curve, ...]:
     """One curve a configuration: that of its last trial, behind those of the trials that it goes on from."""
+    mine = (Trial.run_id == run_id, Trial.search == "tuned")
+    trials = session.scalars(select(Trial).where(*mine).order_by(Trial.trial_id)).all()
     rows = session.scalars(
         select(TrialEpoch).where(TrialEpoch.run_id == run_id, TrialEpoch.search == "tuned").order_by(TrialEpoch.epoch)
     )
@@ -274,37 +284,3 @@ def _curve(group: str, rows: Sequence[FitEpoch] | Sequence[TrialEpoch]) -> Curve
         loss=tuple(row.loss for row in rows),
         val_dice=tuple(row.val_dice for row in rows),
     )
-
-
-def _with_overlays(context: Context, report: RunReport, challenger_id: int) -> RunReport:
-    """The report with a picture of each worst case, or with the reason why there is none."""
-    digest = report.dataset.digest if report.dataset else ""
-    try:
-        artefact_key = proven_key(context, challenger_id)
-        overlays = context.apart(_overlays, artefact_key, digest, [case.case_id for case in report.worst_cases])
-    except FemurError as err:
-        return replace(report, pictures_note=err.what)
-    cases = tuple(replace(case, overlay_png=overlays.get(case.case_id)) for case in report.worst_cases)
-    return replace(report, worst_cases=cases)
-
-
-def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
-    """PNG by case id: evaluations keep no masks, so these few cases are predicted again."""
-    import numpy as np
-
-    from femur_tasks.training import artefact
-    from femur_tasks.training.fit import probabilities
-
-    model, spec = artefact.unpack(context.store.get(artefact_key))
-    overlays = {}
-    for key in pinned_manifest(context, digest).shard_keys("test"):
-        shard = unpack(context.store.get(key))
-        chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
-        if not chosen:
-            continue
-        images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
-        for index, probability in zip(chosen, probabilities(model, images), strict=True):
-            image = shard.images_bhw[index]
-            predicted = enlarge_probability(probability, *image.shape) > 0.5
-            overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
-    return overlays

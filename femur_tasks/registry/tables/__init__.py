@@ -25,7 +25,7 @@ from femur_tasks.registry.tables.models import (
 from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
 from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
 from femur_tasks.registry.tables.signatures import Signature, SigningKey
-from femur_tasks.registry.tables.verdicts import Champion, Promotion, VerdictReason, VerdictRow
+from femur_tasks.registry.tables.verdicts import Champion, Promotion, VerdictPicture, VerdictReason, VerdictRow
 
 __all__ = [
     "OPEN_TRIAL",
@@ -55,6 +55,7 @@ __all__ = [
     "SigningKey",
     "Trial",
     "TrialEpoch",
+    "VerdictPicture",
     "VerdictReason",
     "VerdictRow",
     "Withdrawal",

@@ -49,6 +49,20 @@ class VerdictReason(Base):
     sentence: Mapped[str]
 
 
+class VerdictPicture(Base):
+    """One of a verdict's worst cases as a stored picture: prediction and truth on the radiograph, worst first.
+
+    `champion_key` is null where there was no champion, or where it can't be loaded any more.
+    """
+
+    __tablename__ = "verdict_picture"
+    verdict_id: Mapped[int] = mapped_column(ForeignKey("verdict.id"), primary_key=True)
+    case_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    challenger_key: Mapped[str]
+    champion_key: Mapped[str | None]
+
+
 class Champion(Base):
     """The model version in service: at most one a model name, by primary key."""
 

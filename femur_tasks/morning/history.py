@@ -1,0 +1,114 @@
+"""A model over the nights: every version's Dice with its interval, and every move of the champion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from scipy import stats
+from sqlalchemy import func, select, true
+from sqlalchemy.orm import Session
+
+from femur_tasks.registry.queries import Row, champion_history
+from femur_tasks.registry.tables import Evaluation, EvaluationCase, ModelVersion, Promotion
+from femur_tasks.reports.facts import CONFIDENCE
+
+PAGE = 200
+
+
+@dataclass(frozen=True)
+class ScoredVersion:
+    """A model version and its newest test score.
+
+    Attributes:
+        low, high: Student's 95 % interval of the mean over the cases; None on fewer than two.
+        was_champion: whether it ever was.
+    """
+
+    version: int
+    family: str
+    run_id: str
+    created_at: datetime
+    val_dice: float
+    dice: float | None
+    low: float | None
+    high: float | None
+    cases: int
+    was_champion: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """One page of a model's past, oldest version first.
+
+    Attributes:
+        moves: promotions and rollbacks in the time of this page, newest first, as the view champion_history has them.
+        older: the `before` that shows the page before this one; None on the first.
+    """
+
+    versions: tuple[ScoredVersion, ...]
+    moves: tuple[Row, ...]
+    older: int | None
+
+
+def history(session: Session, model: str, before: int | None = None) -> History:
+    """The newest versions of a model, or those before version `before`."""
+    there = session.scalars(
+        select(ModelVersion)
+        .where(ModelVersion.name == model, ModelVersion.version < before if before is not None else true())
+        .order_by(ModelVersion.version.desc())
+        .limit(PAGE + 1)
+    ).all()
+    shown = there[:PAGE]
+    ids = [version.id for version in shown]
+    newest = (
+        select(func.max(Evaluation.id))
+        .where(Evaluation.model_version_id.in_(ids), Evaluation.split == "test")
+        .group_by(Evaluation.model_version_id)
+    )
+    scored = {row.model_version_id: row for row in session.scalars(select(Evaluation).where(Evaluation.id.in_(newest)))}
+    spread = _spread(session, [row.id for row in scored.values()])
+    served = set(session.scalars(select(Promotion.to_id).where(Promotion.to_id.in_(ids))))
+    versions = []
+    for version in reversed(shown):
+        score = scored.get(version.id)
+        half = spread.get(score.id) if score else None
+        mean = score.mean_dice if score else None
+        has_interval = half is not None and mean is not None
+        versions.append(
+            ScoredVersion(
+                version=version.version,
+                family=version.family,
+                run_id=version.run_id,
+                created_at=version.created_at,
+                val_dice=version.val_dice,
+                dice=mean,
+                low=mean - half if has_interval else None,  # type: ignore[operator]  # both are there
+                high=mean + half if has_interval else None,  # type: ignore[operator]
+                cases=score.cases if score else 0,
+                was_champion=version.id in served,
+            )
+        )
+    since = versions[0].created_at.isoformat() if versions and len(there) > PAGE else ""
+    moves = [row for row in champion_history(session, model, PAGE) if row["since"] >= since]
+    return History(tuple(versions), tuple(moves), versions[0].version if len(there) > PAGE else None)
+
+
+def _spread(session: Session, evaluations: list[int]) -> dict[int, float]:
+    """Half of Student's interval of the mean Dice, by evaluation."""
+    rows = session.execute(
+        select(
+            EvaluationCase.evaluation_id,
+            func.count(EvaluationCase.dice),
+            func.avg(EvaluationCase.dice),
+            func.avg(EvaluationCase.dice * EvaluationCase.dice),
+        )
+        .where(EvaluationCase.evaluation_id.in_(evaluations))
+        .group_by(EvaluationCase.evaluation_id)
+    )
+    return {
+        evaluation_id: float(stats.t.isf((1 - CONFIDENCE) / 2, n - 1)) * math.sqrt(max(0.0, square - mean**2) / (n - 1))
+        for evaluation_id, n, mean, square in rows
+        if n > 1
+    }

@@ -1,0 +1,98 @@
+"""A run's search as people judge it: every trial, and which hyperparameters mattered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from femur_tasks.errors import NotFound
+from femur_tasks.registry.tables import Search, Trial
+from femur_tasks.search.space import LogFloat, Space, from_json
+from femur_tasks.steps.progress import SearchProgress, run_progress
+
+_ENOUGH = 8
+_LINES = 1000
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """One search.
+
+    Attributes:
+        dimensions: what was searched, in the order of the space.
+        trials: the last trial of each configuration, best first; at most a thousand.
+        importance: share of each hyperparameter in what tells good trials from the others, largest first; empty below
+            eight trials.
+    """
+
+    run_id: str
+    search: str
+    progress: SearchProgress
+    dimensions: tuple[str, ...]
+    logarithmic: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    importance: tuple[tuple[str, float], ...]
+
+
+def search_facts(session: Session, run_id: str, name: str | None = None) -> SearchFacts:
+    """A search of a run, its first by name where none is named.
+
+    Raises:
+        NotFound: the run has no such search.
+    """
+    progress = run_progress(session, run_id)
+    found = next((search for search in progress.searches if name in (None, search.search)), None)
+    if found is None:
+        what = f"Expected a run with a search. Received: {run_id}, which trained none."
+        raise NotFound(what, "Retrain with the family tuned.")
+    space = from_json(session.get_one(Search, (run_id, found.search)).space)
+    mine = (Trial.run_id == run_id, Trial.search == found.search)
+    went_on = select(Trial.parent_id).where(*mine, Trial.parent_id.is_not(None))
+    last = session.scalars(
+        select(Trial)
+        .where(*mine, Trial.trial_id.not_in(went_on), Trial.state == "completed")
+        .order_by(Trial.score.desc(), Trial.trial_id)
+        .limit(_LINES)
+    ).all()
+    return SearchFacts(
+        run_id=run_id,
+        search=found.search,
+        progress=found,
+        dimensions=tuple(space),
+        logarithmic=tuple(name for name, dimension in space.items() if isinstance(dimension, LogFloat)),
+        trials=tuple(last),
+        importance=importance(space, [(trial.hyperparameters, trial.score or 0.0) for trial in last]),
+    )
+
+
+def importance(space: Space, scored: list[tuple[dict[str, Any], float]]) -> tuple[tuple[str, float], ...]:
+    """How much each dimension tells the best quarter of the trials from all of them; the shares add up to 1.
+
+    Args:
+        scored: hyperparameters and score of trials.
+
+    Source: Watanabe, Bansal, Hutter, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
+    Subspaces, IJCAI 2023, as Optuna has it.
+    """
+    if len(scored) < _ENOUGH:
+        return ()
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    distributions: dict[str, BaseDistribution] = {
+        name: FloatDistribution(dimension.low, dimension.high, log=True)
+        if isinstance(dimension, LogFloat)
+        else CategoricalDistribution(dimension.values)
+        for name, dimension in space.items()
+    }
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    for values, score in scored:
+        asked = {name: values[name] for name in distributions}
+        study.add_trial(optuna.create_trial(params=asked, distributions=distributions, value=score))
+    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25))
+    return tuple(sorted(found.items(), key=lambda pair: -pair[1]))
