@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
-from femur_tasks.registry.tables import Search, Trial
+from femur_tasks.registry.tables import Run, Search, Trial, TrialEpoch
 from femur_tasks.search.space import LogFloat, Space, from_json
 from femur_tasks.steps.progress import SearchProgress, run_progress
 
@@ -26,6 +26,7 @@ class SearchFacts:
         trials: the last trial of each configuration, best first; at most a thousand.
         importance: share of each hyperparameter in what tells good trials from the others, largest first; empty below
             eight trials.
+        pace: device seconds spent by the end of a trial, and the best score by then.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class SearchFacts:
     logarithmic: tuple[str, ...]
     trials: tuple[Trial, ...]
     importance: tuple[tuple[str, float], ...]
+    pace: tuple[tuple[float, float], ...]
 
 
 def search_facts(session: Session, run_id: str, name: str | None = None) -> SearchFacts:
@@ -65,7 +67,39 @@ def search_facts(session: Session, run_id: str, name: str | None = None) -> Sear
         logarithmic=tuple(name for name, dimension in space.items() if isinstance(dimension, LogFloat)),
         trials=tuple(last),
         importance=importance(space, [(trial.hyperparameters, trial.score or 0.0) for trial in last]),
+        pace=_pace(session, run_id, found.search),
     )
+
+
+def _pace(session: Session, run_id: str, name: str) -> tuple[tuple[float, float], ...]:
+    seconds = (
+        select(TrialEpoch.trial_id, func.sum(TrialEpoch.seconds).label("seconds"))
+        .where(TrialEpoch.run_id == run_id, TrialEpoch.search == name)
+        .group_by(TrialEpoch.trial_id)
+        .subquery()
+    )
+    ended = session.execute(
+        select(seconds.c.seconds, Trial.score)
+        .join(Trial, Trial.trial_id == seconds.c.trial_id)
+        .where(Trial.run_id == run_id, Trial.search == name, Trial.state == "completed")
+        .order_by(Trial.finished_at, Trial.trial_id)
+    )
+    points, spent, best = [], 0.0, 0.0
+    for cost, score in ended:
+        spent, best = spent + float(cost), max(best, score or 0.0)
+        points.append((spent, best))
+    return tuple(points)
+
+
+def newest_search(session: Session, model: str) -> str | None:
+    """The last run of a model that searched; None before the first."""
+    return session.scalars(
+        select(Search.run_id)
+        .join(Run, Run.run_id == Search.run_id)
+        .where(Run.model == model)
+        .order_by(Run.started_at.desc(), Run.run_id)
+        .limit(1)
+    ).first()
 
 
 def importance(space: Space, scored: list[tuple[dict[str, Any], float]]) -> tuple[tuple[str, float], ...]:

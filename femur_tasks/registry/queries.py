@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, select, text, true
+from sqlalchemy import and_, bindparam, func, select, text, true
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import NotFound
@@ -61,6 +61,20 @@ def leaderboard(session: Session, model: str, limit: int) -> list[Row]:
 def trial_board(session: Session, run_id: str, limit: int) -> list[Row]:
     """The view `trial_board` of a run, the best score first."""
     return _view(session, "trial_board", {"run_id": run_id}, "score is null, score desc, trial_id", limit)
+
+
+def listed(
+    session: Session, view: str, wanted: Mapping[str, Any], order: str, limit: int, offset: int
+) -> tuple[list[Row], int]:
+    """Some rows of a view, and how many there are.
+
+    Args:
+        view, order: ours, never a caller's.
+        wanted: values by column; None does not narrow it down.
+    """
+    where, given = _where(wanted)
+    total = session.scalar(text(f"select count(*) from {view} {where}"), given)  # noqa: S608 - names are ours
+    return _view(session, view, wanted, order, limit, offset), int(total or 0)
 
 
 def champion_at(session: Session, model: str, at: datetime) -> Row | None:
@@ -185,18 +199,30 @@ def runs(
     ]
 
 
+def count_runs(session: Session, model: str | None = None) -> int:
+    """How many runs there are."""
+    return session.scalar(select(func.count()).select_from(Run).where(Run.model == model if model else true())) or 0
+
+
 def _registered(session: Session, model: str, version: int) -> list[Row]:
     return _view(session, "model_registry", {"model": model, "version": version}, "version", None)
 
 
-def _view(session: Session, view: str, wanted: Mapping[str, Any], order: str, limit: int | None) -> list[Row]:
-    given = {name: value for name, value in wanted.items() if value is not None}
-    where = " and ".join(f"{name} = :{name}" for name in given)
-    statement = f"select * from {view} {f'where {where} ' if where else ''}order by {order}"  # noqa: S608 - names are ours
+def _view(
+    session: Session, view: str, wanted: Mapping[str, Any], order: str, limit: int | None, offset: int = 0
+) -> list[Row]:
+    where, given = _where(wanted)
+    statement = f"select * from {view} {where} order by {order}"  # noqa: S608 - names are ours
     if limit is not None:
-        statement, given["limit"] = f"{statement} limit :limit", limit
+        statement = f"{statement} limit :limit offset :offset"
+        given |= {"limit": limit, "offset": offset}
     found = session.execute(text(statement), given)
     return [{key: _plain(value) for key, value in row._mapping.items()} for row in found]
+
+
+def _where(wanted: Mapping[str, Any]) -> tuple[str, Row]:
+    given = {name: value for name, value in wanted.items() if value is not None}
+    return f"where {' and '.join(f'{name} = :{name}' for name in given)}" if given else "", given
 
 
 def _plain(value: Any) -> Any:

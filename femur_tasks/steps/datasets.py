@@ -216,17 +216,27 @@ def ingest_report(context: Context, ingest_id: str | None, name: str | None = No
     Raises:
         NotFound: there is no such ingest, or its page was deleted.
     """
+    with context.registry.reading() as session:
+        found = find_ingest(session, ingest_id, name)
+    return found.ingest_id, context.store.get(found.report_key)
+
+
+def find_ingest(session: Session, ingest_id: str | None, name: str | None = None) -> Ingest:
+    """The ingest of this id, else the newest, of dataset `name` where it is given.
+
+    Raises:
+        NotFound: there is none.
+    """
     asked = select(Ingest).order_by(Ingest.finished_at.desc())
     if ingest_id:
         asked = asked.where(Ingest.ingest_id == ingest_id)
     if name:
         asked = asked.where(Ingest.dataset == name)
-    with context.registry.reading() as session:
-        found = session.scalars(asked).first()
-        if found is None:
-            wanted = " ".join(filter(None, (ingest_id or "any", name and f"of dataset {name}")))
-            raise NotFound(f"Expected an ingest that is there. Received: {wanted}.", "See `femur dataset ingests`.")
-        return found.ingest_id, context.store.get(found.report_key)
+    found = session.scalars(asked).first()
+    if found is None:
+        wanted = " ".join(filter(None, (ingest_id or "any", name and f"of dataset {name}")))
+        raise NotFound(f"Expected an ingest that is there. Received: {wanted}.", "See `femur dataset ingests`.")
+    return found
 
 
 def _content(session: Session, digest: str) -> dict[str, Row]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from femur_tasks import signing
 from femur_tasks.errors import FemurError, NotFound
@@ -46,27 +47,36 @@ def proven_key(context: Context, model_id: int) -> str:
 
 
 def download(context: Context, name: str, kind: str, path: Path) -> str:
-    """Write a model version's file of a kind, `onnx`, `weights` or `card`, and return its key.
+    """Write a model version's file of a kind to `path`, and return its key; raises what `stored_file` raises.
+
+    Raises:
+        DigestMismatch: the store holds other bytes.
+    """
+    with context.registry.reading() as session:
+        key = stored_file(session, name, kind)
+    context.store.download(key, path)
+    return key
+
+
+def stored_file(session: Session, name: str, kind: str) -> str:
+    """Where a file of `MODEL:VERSION` lies: kind `onnx`, `weights` or `card`.
 
     Raises:
         NotFound: there is no such version, or it has no such file, or not any more.
         BadSignature: the row is not the one that was signed.
-        DigestMismatch: the store holds other bytes.
     """
-    with context.registry.reading() as session:
-        model, _, digits = name.partition(":")
-        wanted = select(ModelVersion).where(ModelVersion.name == model, ModelVersion.version == int(digits or 0))
-        version = session.scalars(wanted).first() if digits.isdigit() else None
-        if version is None:
-            raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "`femur registry list`")
-        check_signature(session, version)
-        refuse_collected(session, version)
-        card = session.get(ModelCard, version.id)
-        keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
-    key = keys[kind]
+    model, _, digits = name.partition(":")
+    wanted = select(ModelVersion).where(ModelVersion.name == model, ModelVersion.version == int(digits or 0))
+    version = session.scalars(wanted).first() if digits.isdigit() else None
+    if version is None:
+        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "`femur registry list`")
+    check_signature(session, version)
+    refuse_collected(session, version)
+    card = session.get(ModelCard, version.id)
+    keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
+    key = keys.get(kind)
     if key is None:
         raise NotFound(f"Expected a file of kind {kind} of {name}. Received: none.")
-    context.store.download(key, path)
     return key
 
 

@@ -1,0 +1,232 @@
+"""What the JSON API answers. Rows of views have the columns that docs/registry.md gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """Some of what there is."""
+
+    items: list[Item]
+    total: int = Field(description="How many there are with these filters.")
+    limit: int
+    offset: int
+
+
+class Failure(BaseModel):
+    """Why there is no answer, and what to do."""
+
+    detail: str
+    todo: str = ""
+
+
+class FromFacts(BaseModel):
+    """Read from the attributes of facts."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Version(BaseModel):
+    """A row of the view model_registry."""
+
+    model: str
+    version: int
+    family: str
+    status: str
+    test_dice: float | None
+    test_worst_dice: float | None
+    test_hd95_pct: float | None
+    test_cases: int | None
+    val_dice: float
+    dataset: str
+    dataset_digest: str
+    verdict: str | None
+    refused_for: str | None
+    champion_since: datetime | None
+    run_id: str
+    created_at: datetime
+
+
+class VersionInFull(Version):
+    """One model version with its verdicts and its worst cases."""
+
+    hyperparameters: dict[str, Any]
+    size: int
+    epochs: int
+    artefact_bytes: int
+    verdicts: list[dict[str, Any]]
+    worst_cases: list[dict[str, Any]]
+
+
+class Champion(FromFacts):
+    """The champion of a model."""
+
+    model: str
+    version: str
+    family: str
+    since: datetime
+    dice: float | None
+    dice_low: float | None
+    dice_high: float | None
+    worst_dice: float | None
+    worst_case: str | None
+    hd95_pct: float | None
+    cases: int
+    latency_ms: float | None
+    artefact_bytes: int
+    dataset: str
+    dataset_digest: str
+    run_id: str
+    verdict_id: int | None
+    kind: str
+    actor: str
+    reason: str
+    files: list[str]
+    former: str | None
+
+
+class Move(BaseModel):
+    """A row of the view champion_history."""
+
+    model: str
+    version: int
+    family: str
+    since: datetime
+    until: datetime | None
+    kind: str
+    previous_version: int | None
+    actor: str
+    reason: str
+    verdict_id: int | None
+    mean_difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+
+
+class RunRow(BaseModel):
+    """One run."""
+
+    run_id: str
+    state: str
+    trigger: str
+    model: str
+    dataset: str | None
+    budget: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    detail: str
+    has_report: bool
+
+
+class Rule(FromFacts):
+    """One rule of the gate."""
+
+    code: str
+    passed: bool
+    value: float | None
+    threshold: float | None
+    sentence: str
+
+
+class Slice(FromFacts):
+    """Mean paired difference over a group of cases, with its 95 % interval."""
+
+    name: str
+    cases: int
+    mean: float
+    low: float
+    high: float
+
+
+class Case(FromFacts):
+    """One test case of both."""
+
+    case_id: str
+    dice: float | None
+    champion_dice: float | None
+    hd95_pct: float | None
+
+
+class Verdict(BaseModel):
+    """What the gate said in a run, and what it stands on; cases are the challenger's worst first."""
+
+    verdict_id: int
+    run_id: str
+    model: str
+    outcome: str
+    challenger: str
+    champion: str | None
+    headline: str
+    sentence: str
+    rules: list[Rule]
+    slices: list[Slice]
+    cases: list[Case]
+
+
+class Progress(FromFacts):
+    """How far a run is; the parts are those of `femur runs watch --json`."""
+
+    run_id: str
+    state: str
+    model: str
+    dataset: str
+    deadline: datetime | None
+    epochs: int
+    device_s: float
+    fits: list[Any]
+    searches: list[Any]
+
+
+class TrialRow(BaseModel):
+    """A row of the view trial_board."""
+
+    run_id: str
+    search: str
+    trial_id: str
+    parent_id: str | None
+    bracket: int
+    rung: int
+    from_epoch: int
+    to_epoch: int
+    state: str
+    score: float | None
+    epochs_done: int
+    seconds: float | None
+    worker: str
+    failures: int
+    detail: str
+    hyperparameters: dict[str, Any] | str
+
+
+class DatasetRow(BaseModel):
+    """One dataset version."""
+
+    dataset: str
+    digest: str
+    cases: int
+    train_cases: int
+    val_cases: int
+    test_cases: int
+    champion_of: list[str]
+    created_at: datetime
+    warnings: int
+
+
+class RollbackAsked(BaseModel):
+    """Put a former champion back."""
+
+    model: str = Field(min_length=1, max_length=100)
+    reason: str = Field(min_length=3, max_length=500)
+    version: int | None = Field(None, ge=1, description="Whom; the one before the present one where none is named.")
+
+
+class RollbackStarted(BaseModel):
+    """The run of the DAG rollback_champion that does it."""
+
+    run_id: str

@@ -1,0 +1,32 @@
+// Draws the figures that the page carries as JSON, in the page's own ink, and again when that changes.
+(() => {
+  const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const dressed = (layout) => {
+    const axis = { gridcolor: ink("--line"), zerolinecolor: ink("--line"), linecolor: ink("--soft") };
+    const found = { ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
+      font: { color: ink("--ink"), family: getComputedStyle(document.body).fontFamily, size: 13 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", ...layout.legend },
+      hoverlabel: { ...layout.hoverlabel, bgcolor: ink("--panel"), font: { color: ink("--ink") } } };
+    for (const name of Object.keys({ xaxis: 0, yaxis: 0, ...layout })) {
+      if (/^[xy]axis\d*$/.test(name)) found[name] = { ...axis, ...layout[name] };
+    }
+    found.shapes = (layout.shapes ?? []).map((shape) => ({ ...shape, line: { color: ink("--ink"), ...shape.line } }));
+    return found;
+  };
+  const draw = (root) => {
+    for (const place of root.querySelectorAll(".plot")) {
+      const told = place.querySelector("script");
+      if (told) place.figure = JSON.parse(told.textContent);
+      if (!place.figure || typeof Plotly === "undefined") continue;
+      const { data, layout } = place.figure;
+      Plotly.react(place, data, dressed(layout), { responsive: true, displaylogo: false, displayModeBar: "hover",
+        modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+    }
+  };
+  draw(document);
+  document.addEventListener("themed", () => draw(document));
+  document.addEventListener("htmx:afterSwap", () => draw(document));
+  for (const field of document.querySelectorAll("[data-submits]")) {
+    field.addEventListener("change", () => field.form.submit());
+  }
+})();
