@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, housekeeping, keys, registry, reproduce, runs, stack, training
+from femur_tasks.cli import (
+    data,
+    dataset,
+    demo,
+    housekeeping,
+    keys,
+    overview,
+    registry,
+    reproduce,
+    runs,
+    stack,
+    training,
+)
 from femur_tasks.cli.failures import failures
+from femur_tasks.cli.show import AsJson
 
 _PANELS = {
-    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
+    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config, overview.open_page),
     "Data": (data.demo_data, data.ingest),
     "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
     "Registry": (housekeeping.verify, housekeeping.gc),
 }
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
+_NAMES: dict[Any, str] = {overview.open_page: "open"}
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(_NAMES.get(_command), rich_help_panel=_panel)(_command)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Data")
 app.add_typer(runs.app, name="runs", rich_help_panel="Training")
 app.add_typer(registry.app, name="registry", rich_help_panel="Registry")
@@ -28,8 +43,14 @@ app.add_typer(keys.app, name="keys", rich_help_panel="Registry")
 
 
 @app.callback()
-def femur(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def femur(
+    asked: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Retrain, judge and serve a model that segments the femur in AP pelvis X-rays.
+
+    Alone it shows how things stand: the stack, the last night, the champions, what waits.
 
     First steps, with synthetic pictures:
 
@@ -44,6 +65,8 @@ def femur(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
     3 store or registry silent, 130 stopped by Ctrl-C.
     """
     failures.traceback = debug
+    if asked.invoked_subcommand is None:
+        overview.show_overview(as_json)
 
 
 def main() -> None:

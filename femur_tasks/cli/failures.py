@@ -1,4 +1,4 @@
-"""Failures in words: one line says what, one line what to do, and the exit code says which kind."""
+"""Failures in words: one line says what, one why, one what to do, and the exit code says which kind."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class Failures:
         if self.traceback:
             traceback.print_exc()
         for line in what:
-            err.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+            expected, received, why = line.partition(" Received: ")
+            err.print(expected, style="bold red", markup=False, highlight=False, soft_wrap=True)
+            if received:
+                err.print(f"{received.strip()} {why}", markup=False, highlight=False, soft_wrap=True)
         if todo:
             err.print(todo, markup=False, highlight=False, soft_wrap=True)
 

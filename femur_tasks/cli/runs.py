@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from femur_tasks.cli.show import AsJson, err, out, print_json, print_table, progress_table, when
+from femur_tasks.cli.show import (
+    AsJson,
+    err,
+    out,
+    print_json,
+    print_table,
+    progress_table,
+    show_reasons,
+    show_registry,
+    when,
+)
 
 if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
@@ -83,6 +93,60 @@ def watch(
         while _runs(registry, run_id):
             time.sleep(1)
             live.update(progress_table(registry, run_id))
+
+
+@app.command("show")
+def show_one(run_id: RunId = None, as_json: AsJson = False) -> None:
+    """What came of a run: its model versions, the verdict with every rule, what it cost."""
+    from dataclasses import asdict
+
+    from femur_tasks.registry import queries
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.settings import settings
+    from femur_tasks.steps.progress import run_progress
+
+    registry = Registry(settings().database_url)
+    run_id = run_id or _last(registry)
+    with registry.reading() as session:
+        progress = run_progress(session, run_id)
+        (row,) = queries.runs(session, 1, run_id=run_id)
+        verdict = queries.newest_verdict(session, run_id)
+        reasons = queries.reasons(session, verdict.id) if verdict else []
+        versions = queries.model_registry(session, row["model"], run_id=run_id)
+    if as_json:
+        print_json({**row, "progress": asdict(progress), "rules": reasons, "versions": versions})
+        return
+    out.print(progress_table(registry, run_id))
+    show_registry(versions, "It made no model version.")
+    if verdict:
+        show_reasons(f"Verdict {verdict.id}: {verdict.outcome}", reasons)
+    out.print(f"{row['state']}: {row['detail'] or 'it goes on'}", highlight=False, markup=False)
+
+
+@app.command()
+def logs(
+    run_id: RunId = None,
+    task: Annotated[str | None, typer.Option(help="Only this task, such as unet.")] = None,
+    tail: Annotated[int, typer.Option(min=1, help="Lines of each attempt, the last ones.")] = 40,
+) -> None:
+    """Print what the tasks of a run logged in Airflow, the last attempt of each."""
+    from femur_tasks.errors import NotFound
+    from femur_tasks.registry import queries
+    from femur_tasks.registry.database import Registry
+    from femur_tasks.settings import settings
+    from femur_tasks.stack.airflow_client import connect
+
+    registry = Registry(settings().database_url)
+    run_id = run_id or _last(registry)
+    with registry.reading() as session:
+        found = queries.runs(session, 1, run_id=run_id)
+    if found and found[0]["trigger"] == "cli":
+        raise NotFound(f"Expected a run of Airflow's. Received: {run_id}, which logged into the terminal it ran in.")
+    dag_id = "retrain" if not found or found[0]["model"] else "reproduce"
+    for name, lines in connect(settings()).logs(dag_id, run_id, task):
+        out.rule(name, align="left")
+        for line in lines[-tail:]:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -25,9 +25,11 @@ from femur_tasks.registry.tables.base import Utc
 Row = dict[str, Any]
 
 
-def model_registry(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:
+def model_registry(
+    session: Session, model: str | None = None, limit: int | None = None, run_id: str | None = None
+) -> list[Row]:
     """The view `model_registry`, newest first."""
-    return _view(session, "model_registry", {"model": model}, "model desc, version desc", limit)
+    return _view(session, "model_registry", {"model": model, "run_id": run_id}, "model desc, version desc", limit)
 
 
 def champion_history(session: Session, model: str | None = None, limit: int | None = None) -> list[Row]:

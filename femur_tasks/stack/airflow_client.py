@@ -13,6 +13,9 @@ from femur_tasks.settings import Settings
 from femur_tasks.stack.secrets import ADMIN, airflow_password
 
 ENDED = ("success", "failed")
+_NAMING = frozenset(
+    "timestamp ts event level logger filename lineno ti_id dag_id task_id run_id try_number map_index".split()
+)
 
 
 class AirflowClient:
@@ -71,6 +74,32 @@ class AirflowClient:
         """The run's task instances in the order in which they started, those that did not start last."""
         found = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
         return sorted(found["task_instances"], key=lambda task: (task["start_date"] or "9", task["task_id"]))
+
+    def logs(self, dag_id: str, run_id: str, task_id: str | None = None) -> Iterator[tuple[str, list[str]]]:
+        """What the tasks of a run logged: name and lines of the last attempt of each that started.
+
+        Raises:
+            FemurError: Airflow knows no such run, or no such task of it.
+        """
+        started = [task for task in self.tasks(dag_id, run_id) if task["try_number"] and task["start_date"]]
+        for task in started:
+            if task_id not in (None, task["task_id"]):
+                continue
+            path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+            found = self.ask("GET", path, params={"map_index": task["map_index"], "full_content": True})
+            place = "" if task["map_index"] < 0 else f"[{task['map_index']}]"
+            yield (
+                f"{task['task_id']}{place}: {task['state']}",
+                [line for one in found["content"] if "::" not in (line := _line(one))[:20]],
+            )
+
+
+def _line(entry: str | dict[str, Any]) -> str:
+    """A log entry as a line: time, event, and what is bound to it beside what names the task."""
+    if isinstance(entry, str):
+        return entry
+    bound = " ".join(f"{name}={value}" for name, value in entry.items() if name not in _NAMING)
+    return f"{str(entry.get('timestamp') or '')[11:19]} {entry.get('event', '')} {bound}".strip()
 
 
 @contextmanager

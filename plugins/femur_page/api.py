@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 
@@ -53,6 +53,13 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     for code, words in ((401, "not logged in"), (403, "not allowed"), (404, "not there"), (503, "registry silent"))
 }
 router = APIRouter(prefix=PREFIX, dependencies=[READS], route_class=Tagged, responses=_FAILURES)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def specification(request: Request) -> dict[str, Any]:
+    """What this API answers, as OpenAPI."""
+    application: FastAPI = request.app
+    return application.openapi()
 
 
 def _page(found: tuple[list[T], int], limit: int, offset: int) -> dict[str, Any]:

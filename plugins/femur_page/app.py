@@ -31,7 +31,7 @@ app = FastAPI(
     title="Femur model registry",
     description="Champions, verdicts, model versions, runs and datasets, for those who may open Airflow.",
     version="1",
-    openapi_url="/api/v1/openapi.json",
+    openapi_url=None,
     docs_url=None,
     redoc_url=None,
 )
