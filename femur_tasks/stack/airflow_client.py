@@ -13,9 +13,8 @@ from femur_tasks.settings import Settings
 from femur_tasks.stack.secrets import ADMIN, airflow_password
 
 ENDED = ("success", "failed")
-_NAMING = frozenset(
-    "timestamp ts event level logger filename lineno ti_id dag_id task_id run_id try_number map_index".split()
-)
+_NAMING = ("timestamp", "ts", "event", "level", "logger", "filename", "lineno", "ti_id", "dag_id", "task_id", "run_id",
+           "try_number", "map_index")  # fmt: skip
 
 
 class AirflowClient:
