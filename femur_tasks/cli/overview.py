@@ -64,13 +64,13 @@ def _show(found: State) -> None:
         out.print(Text.assemble(("Last run    ", "bold"), "none yet; `femur retrain` starts one"))
     rows = [
         (
-            one.version, one.family, _with_interval(one.dice, one.dice_low, one.dice_high), text(one.worst_dice),
+            one.version, _with_interval(one.dice, one.dice_low, one.dice_high), text(one.worst_dice),
             when(one.since.isoformat()), one.actor,
         )
         for one in found.champions
     ]  # fmt: skip
     out.print()
-    columns = ("champion", "family", "test Dice [95 %]", "worst", "since", "by")
+    columns = ("champion", "test Dice [95 %]", "worst", "since", "by")
     print_table("Champions", columns, rows, "No champion yet.")
     for what in found.waits:
         out.print(Text.assemble(("Waits       ", "bold yellow"), what), soft_wrap=True)
@@ -79,7 +79,7 @@ def _show(found: State) -> None:
 
 
 def _with_interval(mean: float | None, low: float | None, high: float | None) -> str:
-    return text(mean) if low is None else f"{text(mean)} [{text(low)}, {text(high)}]"
+    return text(mean) if low is None else f"{text(mean)} [{text(low)}, {text(high)}]".replace(" ", "\u00a0")
 
 
 def open_page(

@@ -139,10 +139,10 @@ def logs(
     registry = Registry(settings().database_url)
     run_id = run_id or _last(registry)
     with registry.reading() as session:
-        found = queries.runs(session, 1, run_id=run_id)
-    if found and found[0]["trigger"] == "cli":
+        run = queries.find_run(session, run_id)
+    if run.trigger == "cli":
         raise NotFound(f"Expected a run of Airflow's. Received: {run_id}, which logged into the terminal it ran in.")
-    dag_id = "retrain" if not found or found[0]["model"] else "reproduce"
+    dag_id = "retrain" if run.model else "reproduce"
     for name, lines in connect(settings()).logs(dag_id, run_id, task):
         out.rule(name, align="left")
         for line in lines[-tail:]:

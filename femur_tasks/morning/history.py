@@ -90,8 +90,9 @@ def history(session: Session, model: str, before: int | None = None) -> History:
                 was_champion=version.id in served,
             )
         )
-    since = versions[0].created_at.isoformat() if versions and len(there) > PAGE else ""
-    moves = [row for row in champion_history(session, model, PAGE) if row["since"] >= since]
+    moves = champion_history(session, model, PAGE)
+    if len(there) > PAGE:
+        moves = [row for row in moves if datetime.fromisoformat(row["since"]) >= versions[0].created_at]
     return History(tuple(versions), tuple(moves), versions[0].version if len(there) > PAGE else None)
 
 

@@ -23,6 +23,8 @@ from femur_tasks.registry.tables import (
 from femur_tasks.registry.tables.base import Utc
 
 Row = dict[str, Any]
+_TIMES = ("since", "until", "champion_since", "created_at", "scored_at", "started_at", "finished_at")
+"""Columns of the views that hold times: SQLite gives them as text."""
 
 
 def model_registry(
@@ -201,6 +203,19 @@ def runs(
     ]
 
 
+def find_run(session: Session, run_id: str) -> Run:
+    """The run of this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    run = session.get(Run, run_id)
+    if run is None:
+        what = f"Expected a run. Received: {run_id}, which the registry does not hold."
+        raise NotFound(what, "See `femur runs list`.")
+    return run
+
+
 def count_runs(session: Session, model: str | None = None) -> int:
     """How many runs there are."""
     return session.scalar(select(func.count()).select_from(Run).where(Run.model == model if model else true())) or 0
@@ -218,7 +233,7 @@ def _view(
     if limit is not None:
         statement = f"{statement} limit :limit offset :offset"
         given |= {"limit": limit, "offset": offset}
-    found = session.execute(text(statement), given)
+    found = session.execute(text(statement).columns(**dict.fromkeys(_TIMES, Utc())), given)
     return [{key: _plain(value) for key, value in row._mapping.items()} for row in found]
 
 

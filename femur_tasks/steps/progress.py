@@ -10,8 +10,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from femur_tasks.errors import NotFound
-from femur_tasks.registry.tables import Fit, FitEpoch, Run, Search, Trial, TrialEpoch
+from femur_tasks.registry.queries import find_run
+from femur_tasks.registry.tables import Fit, FitEpoch, Search, Trial, TrialEpoch
 from femur_tasks.search.brackets import Rung, schedule
 from femur_tasks.search.space import from_json, size_of
 
@@ -88,6 +88,12 @@ class RunProgress:
     fits: tuple[FitProgress, ...]
     searches: tuple[SearchProgress, ...]
 
+    @property
+    def best_val_dice(self) -> float | None:
+        """Of all fits and trials so far."""
+        found = [fit.best_val_dice for fit in self.fits] + [search.best_val_dice for search in self.searches]
+        return max((dice for dice in found if dice is not None), default=None)
+
 
 def run_progress(session: Session, run_id: str) -> RunProgress:
     """Everything that `femur runs watch` shows.
@@ -95,10 +101,7 @@ def run_progress(session: Session, run_id: str) -> RunProgress:
     Raises:
         NotFound: there is no such run.
     """
-    run = session.get(Run, run_id)
-    if run is None:
-        what = f"Expected a run. Received: {run_id}, which the registry does not hold."
-        raise NotFound(what, "See `femur runs list`.")
+    run = find_run(session, run_id)
     fits = tuple(_fit(session, fit) for fit in session.scalars(select(Fit).where(Fit.run_id == run_id)))
     found = session.scalars(select(Search).where(Search.run_id == run_id).order_by(Search.search))
     costs = [cost(session, table, run_id) for table in (FitEpoch, TrialEpoch)]

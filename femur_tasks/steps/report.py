@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.problems import Problem
-from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.errors import FemurError
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
 from femur_tasks.registry.gate import Reason, Verdict
-from femur_tasks.registry.queries import newest_verdict, reasons_of
+from femur_tasks.registry.queries import find_run, newest_verdict, reasons_of
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
@@ -75,10 +75,7 @@ def run_report(session: Session, run_id: str) -> RunReport:
     Raises:
         NotFound: there is no such run.
     """
-    run = session.get(Run, run_id)
-    if run is None:
-        what = f"Expected a run. Received: {run_id}, which the registry does not hold."
-        raise NotFound(what, "See `femur runs list`.")
+    run = find_run(session, run_id)
     verdict = newest_verdict(session, run_id)
     trials = session.scalars(
         select(Trial).where(Trial.run_id == run_id, Trial.search == "tuned").order_by(Trial.trial_id)

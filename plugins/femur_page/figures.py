@@ -145,7 +145,10 @@ def curves(found: Sequence[Curve]) -> go.Figure:
             line={"color": _SERIES[place % len(_SERIES)], "dash": _DASHES[place % len(_DASHES)], "width": 2},
             hovertemplate="epoch %{x}: %{y:.4f}<extra>" + group + "</extra>",
         )
-    figure.update_layout(xaxis_title="epoch", yaxis_title="validation Dice", height=330)
+    longest = max((curve.epochs[-1] for curve in found if curve.epochs), default=1)
+    figure.update_layout(
+        xaxis={"title": "epoch", "dtick": max(1, longest // 10)}, yaxis_title="validation Dice", height=330
+    )
     return figure
 
 
@@ -183,7 +186,7 @@ def parallel(search: SearchFacts) -> go.Figure:
             x=xs, y=ys, text=texts, hovertemplate="%{text}<extra></extra>", mode="lines",
             name=f"{bottom:.3f} to {top:.3f}",
             line={"color": ORANGE if level == _BINS - 1 else BLUE, "width": 1 + 2.5 * level / (_BINS - 1)},
-            opacity=0.25 + 0.75 * level / (_BINS - 1),
+            opacity=0.45 + 0.55 * level / (_BINS - 1),
         )  # fmt: skip
     for place, (_, ticks) in enumerate([*axes, (None, [(0.0, f"{low:.3f}"), (1.0, f"{high:.3f}")])]):
         figure.add_vline(x=place, line_width=1)
@@ -249,7 +252,7 @@ def rates(search: SearchFacts) -> go.Figure:
         )
     )
     figure.update_layout(
-        xaxis={"title": "learning rate", "type": "log"}, yaxis_title="validation Dice", height=330
+        xaxis={"title": "learning rate", "type": "log", "dtick": "D2"}, yaxis_title="validation Dice", height=330
     )  # fmt: skip
     return figure
 

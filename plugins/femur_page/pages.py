@@ -47,12 +47,19 @@ def shown(template: str, status_code: int = 200, **facts: Any) -> HTMLResponse:
     return HTMLResponse(_TEMPLATES.get_template(template).render(tabs=_TABS, **facts), status_code)
 
 
-def plot(figure: Any) -> str:
+def plot(drawn: Any) -> str:
     """A figure for the page's script to draw; what it holds can't end the element that it stands in."""
-    return str(figure.update_layout(_PLOT).to_json()).replace("<", "\\u003c")
+    return str(drawn.update_layout(_PLOT).to_json()).replace("<", "\\u003c")
 
 
-_TEMPLATES.filters["plot"] = plot
+def figure(of: float | None) -> str:
+    """A number with as many digits as people compare."""
+    if of is None:
+        return written.NOTHING
+    return f"{of:,.0f}" if abs(of) >= 1000 else f"{of:.4g}"
+
+
+_TEMPLATES.filters |= {"plot": plot, "figure": figure}
 
 
 def _chosen(session: Session, model: str | None) -> tuple[list[str], str]:
@@ -83,7 +90,7 @@ def champion_tab(
 def tonight_tab(request: Request, session: Reading, model: Model = None, run: RunId = None) -> Response:
     """The newest run, or one that is named, as it goes."""
     if run is not None:
-        model = _run(session, run).model
+        model = queries.find_run(session, run).model
     common = _common(request, session, model, "tonight")
     run = run or night.newest_run(session, common["model"])
     recent = queries.runs(session, 15, model=common["model"])
@@ -113,7 +120,7 @@ def run_tab(request: Request, session: Reading, run: RunId = None) -> Response:
 def verdict_tab(request: Request, session: Reading, model: Model = None, run: RunId = None) -> Response:
     """Every rule of the gate, and what it stands on."""
     if run is not None:
-        model = _run(session, run).model
+        model = queries.find_run(session, run).model
     common = _common(request, session, model, "verdict")
     run = run or verdict.newest_of(session, common["model"])
     found = verdict.verdict_facts(session, run) if run else None
@@ -155,7 +162,7 @@ def search_tab(
 ) -> Response:
     """The trials of a run's search."""
     if run is not None:
-        model = _run(session, run).model
+        model = queries.find_run(session, run).model
     common = _common(request, session, model, "search")
     run = run or search.newest_search(session, common["model"])
     found = search.search_facts(session, run, name) if run else None
@@ -203,7 +210,7 @@ def version_file(session: Reading, model: str, version: int, kind: str) -> FileR
 @router.get("/report")
 def report(session: Reading, run: Annotated[str, Query()]) -> FileResponse:
     """The page that a run left."""
-    key = _run(session, run).report_key
+    key = queries.find_run(session, run).report_key
     if key is None:
         raise NotFound(f"Expected a run with a report. Received: {run}, which has none yet.")
     return sent(key, "text/html")
@@ -219,13 +226,6 @@ def ingest_report(session: Reading, ingest: Annotated[str, Query()]) -> FileResp
 def picture(session: Reading, of: Annotated[int, Query(alias="verdict")], case: str, whose: str) -> FileResponse:
     """An overlay of one of a verdict's worst cases."""
     return sent(verdict.picture_key(session, of, case, whose), "image/png")
-
-
-def _run(session: Session, run_id: str) -> Run:
-    row = session.get(Run, run_id)
-    if row is None:
-        raise NotFound(f"Expected a run. Received: {run_id}, which the registry does not hold.")
-    return row
 
 
 def _draw() -> dict[str, Any]:

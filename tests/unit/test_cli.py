@@ -66,8 +66,8 @@ def test_help_lists_the_commands_in_panels(femur: Femur, capsys: pytest.CaptureF
         assert f"│ {command} " in said
 
 
-def test_femur_alone_says_the_first_steps(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:
-    femur()
+def test_help_says_the_first_steps(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:
+    femur("--help")
     said = capsys.readouterr().out
     steps = [said.index(f"femur {step}") for step in ("up ", "demo-data --out", "ingest xrays", "retrain --budget")]
     assert steps == sorted(steps)
@@ -133,8 +133,9 @@ def test_without_a_store_ingest_ends_with_3_and_names_femur_up(tmp_path: Path) -
     done = _as_process(tmp_path, "ingest", ".")
     assert done.returncode == 3
     assert done.stdout == ""
-    what, todo = done.stderr.strip().splitlines()
-    assert what.startswith("Expected an object store. Received: ")
+    what, why, todo = done.stderr.strip().splitlines()
+    assert what == "Expected an object store."
+    assert why.startswith("Received: ")
     assert "`femur up`" in todo
 
 
@@ -174,21 +175,25 @@ def test_unknown_budget_lists_the_choices(
     femur: Femur, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
     assert femur(*command, "--budget", "huge") == 1
-    what, todo = capsys.readouterr().err.strip().splitlines()
-    assert what == "--budget: Expected 'smoke', 'nightly' or 'full'. Received: 'huge'."
+    what, why, todo = capsys.readouterr().err.strip().splitlines()
+    assert what == "--budget: Expected 'smoke', 'nightly' or 'full'."
+    assert why == "Received: 'huge'."
     assert todo == f"See `femur {command[0]} --help`."
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("ingest", ".", "--size", "33"), "--size: Expected a multiple of 8. Received: 33."),
+        (("ingest", ".", "--size", "33"), "--size: Expected a multiple of 8.\nReceived: 33."),
         (("ingest", ".", "--name", "A b"), "--name: Expected lower-case letters"),
         (("ingest", ".", "--layout", "zip"), "--layout: Expected 'reference', 'flat', 'nnunet'"),
         (("ingest", ".", "--allow", "near_duplicate"), "--allow: Expected one of missing_partner, "),
         (("ingest", ".", "--patient-pattern", "P[0-9]+"), "--patient-pattern: Expected a pattern with a group"),
-        (("ingest", ".", "--sha256", "abc"), "--sha256: Expected 64 hexadecimal digits. Received: 'abc'."),
-        (("retrain", "--families", "unet,vgg"), "--families: Expected 'baseline', 'unet' or 'tuned'. Received: 'vgg'."),
+        (("ingest", ".", "--sha256", "abc"), "--sha256: Expected 64 hexadecimal digits.\nReceived: 'abc'."),
+        (
+            ("retrain", "--families", "unet,vgg"),
+            "--families: Expected 'baseline', 'unet' or 'tuned'.\nReceived: 'vgg'.",
+        ),
     ],
     ids=["size", "name", "layout", "allow", "pattern", "digest", "family"],
 )
@@ -205,7 +210,7 @@ def test_wrong_setting_is_named_as_its_variable(
     monkeypatch.setenv("FEMUR_SEARCH_WORKERS", "900")
     assert femur("config") == 1
     assert (
-        "FEMUR_SEARCH_WORKERS: Expected a number less than or equal to 64. Received: '900'." in capsys.readouterr().err
+        "FEMUR_SEARCH_WORKERS: Expected a number less than or equal to 64.\nReceived: '900'." in capsys.readouterr().err
     )
 
 

@@ -137,7 +137,7 @@ def test_one_source_to_look_at_has_to_be_named(
     femur: Femur, tmp_path: Path, capsys: Said, arguments: tuple[str, ...]
 ) -> None:
     assert femur(*arguments) == 1
-    assert capsys.readouterr().err.startswith("Expected a source to look at. Received: none.")
+    assert capsys.readouterr().err.startswith("Expected a source to look at.\nReceived: none.")
     assert not (tmp_path / "home").exists()
 
 
@@ -239,8 +239,8 @@ def test_without_a_store_it_ends_with_3_and_says_what_to_start(
 ) -> None:
     assert femur(*arguments) == 3
     said = capsys.readouterr()
-    what, todo = said.err.strip().splitlines()
-    assert what.startswith("Expected an object store. Received: ")
+    what, why, todo = said.err.strip().splitlines()
+    assert (what, why[:10]) == ("Expected an object store.", "Received: ")
     assert "`femur up`" in todo
     assert said.out == ""
 
@@ -252,7 +252,7 @@ def test_store_that_is_down_is_named_with_what_to_start(
         monkeypatch.setenv(f"FEMUR_S3_{name}", value)
     assert femur(good) == 3
     said = capsys.readouterr().err
-    assert said.startswith("Expected the object store to answer. Received: ")
+    assert said.startswith("Expected the object store to answer.\nReceived: ")
     assert said.endswith("Start the embedded stack with `femur up`, or correct FEMUR_S3_ENDPOINT.\n")
     assert "Traceback" not in said
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.errors import NotFound
@@ -34,6 +35,7 @@ from femur_tasks.registry.tables import (
     Search,
     Trial,
     TrialEpoch,
+    VerdictPicture,
     VerdictReason,
     VerdictRow,
 )
@@ -370,7 +372,7 @@ def model_row(version: int, family: str, run_id: str, val_dice: float) -> ModelV
         size=64,
         epochs=5,
         val_dice=val_dice,
-        artefact_key=f"artefacts/{'a' * 64}",
+        artefact_key=f"artefacts/{str(version) * 64}",
         artefact_sha256="a" * 64,
         artefact_bytes=1,
         created_at=STARTED,
@@ -475,10 +477,10 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
 
     def drawn(context: Context, artefact_key: str, digest: str, case_ids: list[str]) -> dict[str, bytes]:
         asked.append((artefact_key, digest, case_ids))
-        return {"SYN_0001": b"a picture"}
+        return {"SYN_0001": b"a picture" if artefact_key.endswith("2") else b"the champion's"}
 
-    monkeypatch.setattr("femur_tasks.steps.report._overlays", drawn)
-    monkeypatch.setattr("femur_tasks.steps.report.proven_key", stored_key)
+    monkeypatch.setattr("femur_tasks.steps.pictures._overlays", drawn)
+    monkeypatch.setattr("femur_tasks.steps.pictures.proven_key", stored_key)
     page = promoted.store.get(write_report(promoted, "night-1")).decode()
     text = text_of(page)
     assert "femur:2 replaces femur:1 as champion of femur" in text
@@ -487,8 +489,16 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
     assert "gain it gained 0.0100 0.0000 ✓ pass" in text
     assert "Promoted by anna." in text
     assert "challenger better" in text
-    assert asked == [(f"artefacts/{'a' * 64}", DIGEST, ["SYN_0001", "SYN_0000"])]
+    worst = ["SYN_0001", "SYN_0000"]
+    assert asked == [(f"artefacts/{letter * 64}", DIGEST, worst) for letter in "21"]
     assert page.count("data:image/png;base64,YSBwaWN0dXJl") == 1
+    with promoted.registry.reading() as session:
+        (kept,) = session.scalars(select(VerdictPicture)).all()
+    assert (kept.case_id, kept.position) == ("SYN_0001", 0)
+    assert promoted.store.get(kept.challenger_key) == b"a picture"
+    assert promoted.store.get(str(kept.champion_key)) == b"the champion's"
+    write_report(promoted, "night-1")
+    assert len(asked) == 2, "pictures are made once"
 
 
 def test_a_report_whose_pictures_fail_is_written_without_them(
@@ -497,8 +507,8 @@ def test_a_report_whose_pictures_fail_is_written_without_them(
     def gone(*_: object) -> dict[str, bytes]:
         raise NotFound("Expected an object named artefacts/1. Received: nothing.")
 
-    monkeypatch.setattr("femur_tasks.steps.report._overlays", gone)
-    monkeypatch.setattr("femur_tasks.steps.report.proven_key", stored_key)
+    monkeypatch.setattr("femur_tasks.steps.pictures._overlays", gone)
+    monkeypatch.setattr("femur_tasks.steps.pictures.proven_key", stored_key)
     text = page_of(promoted)
     assert "The pictures are left out: Expected an object named artefacts/1. Received: nothing." in text
     assert "SYN_0001: Dice 0.8700, HD95 2.50 % SYN_0000: Dice 0.9300" in text

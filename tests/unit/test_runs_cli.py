@@ -85,11 +85,11 @@ def test_search_is_cancelled_and_continued(femur: Femur, registry: Registry, sea
     assert searching.counts() == {"waiting": 4}
 
 
-@pytest.mark.parametrize("command", ["watch", "cancel", "continue"])
+@pytest.mark.parametrize("command", ["watch", "show", "logs", "cancel", "continue"])
 def test_run_that_is_not_there(
     femur: Femur, registry: Registry, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert femur("runs", command) == 1
-    assert "Expected a run. Received: none yet." in capsys.readouterr().err
+    assert "Expected a run.\nReceived: none yet." in capsys.readouterr().err
     assert femur("runs", command, "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err
