@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -60,6 +60,11 @@ class Settings(_Home):
         None, description="File of the key that signs model versions. Empty: generated in FEMUR_HOME."
     )
     airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
+    users: dict[str, Literal["viewer", "user", "op", "admin"]] = Field(
+        {},
+        description='Airflow logins beside admin with their roles, such as {"anna": "op", "bert": "viewer"}; viewers '
+        "look, ops also trigger and roll back. Passwords are generated.",
+    )
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="Time zone of the nightly schedules."
     )

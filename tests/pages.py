@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 class Page(HTMLParser):
     """Tags with their attributes, and how deep each opened tag was closed again."""
 
-    VOID = frozenset({"meta", "img", "br", "path", "use", "rect"})
+    VOID = frozenset({"meta", "img", "br", "path", "use", "rect", "link", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

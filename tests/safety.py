@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from femur_tasks.stack.secrets import airflow_password, passwords_file
+from femur_tasks.stack.secrets import passwords_file
 
 
 def listened(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
@@ -37,7 +37,7 @@ def secrets_in_logs(home: Path) -> list[str]:
     known = json.loads((home / "secrets.json").read_text())
     secrets = {secret for name, secret in known.items() if name != "s3_access_key"}  # a name, which the store logs
     if passwords_file(home).exists():
-        secrets.add(airflow_password(home))
+        secrets |= set(json.loads(passwords_file(home).read_text()).values())
     logs = [path for path in (home / "logs").rglob("*") if path.is_file()]
     assert logs
     texts = {str(path): path.read_text(errors="replace") for path in logs}

@@ -147,7 +147,9 @@ def _slices(
     for name, ids in {WHOLE: cases.compared, **cases.slices}.items():
         found += _difference(name, [_gain(ours, theirs, case_id, "dice") for case_id in ids])
     for side in ("left", "right"):
-        found += _difference(side, [_gain(ours, theirs, case_id, f"dice_{side}") for case_id in cases.compared])
+        found += _difference(
+            f"{side} femur", [_gain(ours, theirs, case_id, f"dice_{side}") for case_id in cases.compared]
+        )
     return tuple(found)
 
 

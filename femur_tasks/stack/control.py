@@ -16,7 +16,7 @@ from femur_tasks.stack import airflow_setup, leftovers, supervision
 from femur_tasks.stack.files import private_dir, write_private
 from femur_tasks.stack.parts import AIRFLOW, NAMES, STORE, all_parts
 from femur_tasks.stack.ports import Ports, known_ports, remember_ports
-from femur_tasks.stack.secrets import Secrets, remember_password, remember_secrets
+from femur_tasks.stack.secrets import ADMIN, Secrets, remember_passwords, remember_secrets
 from femur_tasks.stack.status import PartStatus, Progress, await_healthy, status
 from femur_tasks.stack.supervision import Supervisor
 
@@ -156,7 +156,7 @@ def _alone(home: Path, wait_s: float) -> Iterator[None]:
 def _write_state(settings: Settings, ports: Ports, secrets: Secrets) -> None:
     home = settings.home
     private_dir(home / "logs")
-    remember_password(home)
+    remember_passwords(home, (ADMIN, *settings.users))
     for part in all_parts(settings, ports, secrets):
         part.write(home)
     env = {

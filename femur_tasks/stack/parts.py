@@ -100,7 +100,9 @@ def airflow_env(settings: Settings, port: int, secrets: Secrets) -> dict[str, st
             "EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "FERNET_KEY": secrets.fernet_key,
             "HOSTNAME_CALLABLE": "socket.gethostname",  # the default asks the name server, which may be slow or absent
-            "SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+            "SIMPLE_AUTH_MANAGER_USERS": ",".join(
+                f"{name}:{role}" for name, role in {ADMIN: ADMIN, **settings.users}.items()
+            ),
             "SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": passwords_file(home),
         },
         "DATABASE": {"SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow' / 'airflow.db'}"},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, Field
 
-from femur_tasks.errors import NotFound
+from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.stack.files import private_dir, read_model, write_private
 
 ADMIN = "admin"
@@ -42,23 +43,28 @@ def passwords_file(home: Path) -> Path:
     return home / "airflow" / "simple_auth_manager_passwords.json.generated"
 
 
-def remember_password(home: Path) -> None:
-    """Generate the administrator's password before Airflow does, which would print it into its log."""
+def remember_passwords(home: Path, users: Iterable[str]) -> None:
+    """Generate the users' passwords before Airflow does, which would print them into its log; kept ones stay."""
     private_dir(home / "airflow")
-    if not passwords_file(home).exists():
-        write_private(passwords_file(home), json.dumps({ADMIN: secrets.token_urlsafe(16)}))
+    path = passwords_file(home)
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as err:
+        raise FemurError(f"Expected passwords in {path}. Received: {err}.", "Remove it: new ones are made.") from err
+    if missing := [name for name in users if name not in known]:
+        write_private(path, json.dumps(known | {name: secrets.token_urlsafe(16) for name in missing}))
 
 
-def airflow_password(home: Path) -> str:
-    """Password of Airflow's user `admin`.
+def airflow_password(home: Path, user: str = ADMIN) -> str:
+    """Password of an Airflow user.
 
     Raises:
         NotFound: Airflow was never started in this home.
     """
     try:
-        return str(json.loads(passwords_file(home).read_text())[ADMIN])
+        return str(json.loads(passwords_file(home).read_text())[user])
     except (OSError, ValueError, KeyError) as err:
         raise NotFound(
-            f"Expected a password for {ADMIN} in {passwords_file(home)}. Received: {err}.",
+            f"Expected a password for {user} in {passwords_file(home)}. Received: {err}.",
             "Start the stack once with `femur up`.",
         ) from err

@@ -25,7 +25,7 @@ _BINS = 8
 
 def forest(slices: Sequence[SliceDifference], margin: float | None) -> go.Figure:
     """Mean paired difference of each slice with its interval, zero and the margin drawn through."""
-    names = [f"{one.name} ({one.cases})" for one in slices]
+    names = [f"{short(one.name)} ({one.cases})" for one in slices]
     figure = go.Figure(
         go.Scatter(
             x=[one.mean for one in slices],
@@ -52,6 +52,12 @@ def forest(slices: Sequence[SliceDifference], margin: float | None) -> go.Figure
     return figure
 
 
+def short(name: str) -> str:
+    """A slice's name without the folders of a source."""
+    kind, is_source, place = name.partition("source ")
+    return f"source {place.rstrip('/').rpartition('/')[2]}" if is_source and not kind else name
+
+
 def against(cases: Sequence[ComparedCase], challenger: str, champion: str) -> go.Figure:
     """Case against case: above the diagonal the challenger is better."""
     pairs = [case for case in cases if case.dice is not None and case.champion_dice is not None]
@@ -73,8 +79,8 @@ def against(cases: Sequence[ComparedCase], challenger: str, champion: str) -> go
     low, high = (min(values) - 0.01, max(values) + 0.01) if values else (0.0, 1.0)
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"width": 1.5})
     figure.update_layout(
-        xaxis={"title": f"Dice of {champion}", "range": [low, high]},
-        yaxis={"title": f"Dice of {challenger}", "range": [low, high], "scaleanchor": "x"},
+        xaxis={"title": f"Dice of {champion}", "range": [low, high], "constrain": "domain"},
+        yaxis={"title": f"Dice of {challenger}", "range": [low, high], "scaleanchor": "x", "constrain": "domain"},
         height=430,
     )
     return figure

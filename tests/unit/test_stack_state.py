@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.stack.files import private_dir, write_private
 from femur_tasks.stack.ports import GRPC_OFFSET, is_free, known_ports, remember_ports
-from femur_tasks.stack.secrets import airflow_password, passwords_file, remember_password, remember_secrets
+from femur_tasks.stack.secrets import airflow_password, passwords_file, remember_passwords, remember_secrets
 
 
 def mode(path: Path) -> int:
@@ -93,8 +93,9 @@ def test_damaged_secrets_are_reported_not_replaced(tmp_path: Path) -> None:
 def test_password_is_kept_and_private(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="femur up"):
         airflow_password(tmp_path)
-    remember_password(tmp_path)
+    remember_passwords(tmp_path, ["admin"])
     first = airflow_password(tmp_path)
-    remember_password(tmp_path)
+    remember_passwords(tmp_path, ["admin", "anna"])
     assert airflow_password(tmp_path) == first
+    assert airflow_password(tmp_path, "anna") not in ("", first)
     assert mode(passwords_file(tmp_path)) == 0o600
