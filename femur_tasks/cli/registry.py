@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from femur_tasks.cli.show import AsJson, err, print_json, print_table, show_reasons, show_registry, text, when
+from femur_tasks.cli.show import AsJson, err, out, print_json, print_table, show_reasons, show_registry, text, when
+from femur_tasks.errors import FemurError
 
 if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
@@ -120,14 +121,22 @@ def _show_history(rows: list[dict[str, Any]], as_json: bool) -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="Such as femur:3.")], as_json: AsJson = False
 ) -> None:
-    """Everything about one model version: figures, hyperparameters, verdicts with reasons, worst cases."""
+    """Everything about one model version: its card, figures, hyperparameters, verdicts with reasons, worst cases."""
     from femur_tasks.registry import queries
+    from femur_tasks.steps.cards import stored_card
+    from femur_tasks.steps.context import open_context
 
     with _registry().reading() as session:
         row = queries.model_version(session, name)
+        card_key = queries.card_key(session, name)
     if as_json:
         print_json(row)
         return
+    if card_key:
+        try:
+            _show_card(stored_card(open_context(), card_key))
+        except FemurError as silent:
+            err.print(f"Its card can't be read: {silent.what}", highlight=False, markup=False)
     nested = ("verdicts", "worst_cases", "hyperparameters")
     print_table(name, ("field", "value"), [(key, text(value)) for key, value in row.items() if key not in nested])
     print_table("Hyperparameters", ("name", "value"), [(key, text(v)) for key, v in row["hyperparameters"].items()])
@@ -135,6 +144,19 @@ def show(
         show_reasons(f"Verdict {verdict['verdict_id']}: {verdict['outcome']}", verdict["reasons"])
     worst = [(case["case_id"], text(case["dice"]), text(case["hd95_px"])) for case in row["worst_cases"]]
     print_table("Worst test cases", ("case", "Dice", "HD95 px"), worst)
+
+
+def _show_card(card: dict[str, Any]) -> None:
+    out.print(f"[bold]{card['label']}[/], {card['family']}: {card['intended_use']}", highlight=False)
+    for limit in card["limits"]:
+        out.print(f"- {limit}", highlight=False, markup=False)
+    parts = [{"name": "all test cases", **card}, *card["slices"]]
+    rows = [(part["name"], str(part["cases"]), text(part["mean_dice"]), _interval(part["interval"])) for part in parts]
+    print_table("Test Dice by slice", ("slice", "cases", "mean", "95 %"), rows)
+
+
+def _interval(found: dict[str, float] | None) -> str:
+    return f"{found['low']:.4f} to {found['high']:.4f}" if found else ""
 
 
 @app.command()

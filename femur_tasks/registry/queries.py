@@ -15,6 +15,7 @@ from femur_tasks.registry.tables import (
     ComparisonManifest,
     Evaluation,
     EvaluationCase,
+    ModelCard,
     ModelVersion,
     Run,
     VerdictReason,
@@ -139,6 +140,16 @@ def model_version(session: Session, name: str) -> Row:
         ],
         "worst_cases": _worst_cases(session, found.id),
     }
+
+
+def card_key(session: Session, name: str) -> str | None:
+    """Where the card of `MODEL:VERSION` lies as JSON; None where it has none, or there is no such version."""
+    model, _, version = name.partition(":")
+    return session.scalar(
+        select(ModelCard.json_key)
+        .join(ModelVersion, ModelVersion.id == ModelCard.model_version_id)
+        .where(ModelVersion.name == model, ModelVersion.version == (int(version) if version.isdigit() else -1))
+    )
 
 
 def newest_verdict(session: Session, run_id: str) -> VerdictRow | None:

@@ -65,6 +65,10 @@ class AirflowClient:
         params = {"order_by": "-run_after", "limit": 50}
         return list(self.ask("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"])
 
+    def note(self, dag_id: str, run_id: str, text: str) -> None:
+        """Write the note that Airflow shows beside a run."""
+        self.ask("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"note": text})
+
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One run with its state."""
         return self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}")

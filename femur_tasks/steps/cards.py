@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, func, select
@@ -45,6 +47,16 @@ def write_cards(context: Context, run_id: str) -> list[str]:
                 row = {"html_key": html_key, "json_key": json_key, "created_at": context.now()}
                 session.add(ModelCard(model_version_id=model_id, **row))
     return [card.label for card in cards.values()]
+
+
+def stored_card(context: Context, json_key: str) -> dict[str, Any]:
+    """A card as it was written.
+
+    Raises:
+        NotFound, DigestMismatch, Unreachable: as the store says.
+    """
+    found: dict[str, Any] = json.loads(context.store.get(json_key))
+    return found
 
 
 def _gathered(session: Session, version: ModelVersion) -> Card | None:

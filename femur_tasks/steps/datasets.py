@@ -101,8 +101,8 @@ def find_dataset(session: Session, name: str) -> Dataset:
     return dataset
 
 
-def versions(session: Session, name: str | None = None) -> list[Row]:
-    """Every version, or those of one dataset, the newest first.
+def versions(session: Session, name: str | None = None, limit: int | None = None) -> list[Row]:
+    """Every version, or those of one dataset, the newest first; at most `limit` of them.
 
     Raises:
         NotFound: the dataset that was asked for is not there.
@@ -111,12 +111,14 @@ def versions(session: Session, name: str | None = None) -> list[Row]:
         find_dataset(session, name)
     wanted = DatasetVersion.name == name if name else true()
     found = session.scalars(
-        select(DatasetVersion).where(wanted).order_by(DatasetVersion.created_at.desc(), DatasetVersion.digest)
-    )
+        select(DatasetVersion)
+        .where(wanted)
+        .order_by(DatasetVersion.created_at.desc(), DatasetVersion.digest)
+        .limit(limit)
+    ).all()
     counted = session.execute(
         select(DatasetCase.digest, func.sum(func.json_array_length(DatasetCase.problems)))
-        .join(DatasetVersion, DatasetVersion.digest == DatasetCase.digest)
-        .where(wanted)
+        .where(DatasetCase.digest.in_([version.digest for version in found]))
         .group_by(DatasetCase.digest)
     )
     of_cases = {digest: int(count) for digest, count in counted}
@@ -205,9 +207,9 @@ def compare(session: Session, before: str, after: str) -> Row:
     }
 
 
-def ingests(session: Session, name: str | None = None) -> list[Row]:
+def ingests(session: Session, name: str | None = None, limit: int | None = None) -> list[Row]:
     """Every ingest, or those of one dataset, the newest first; a dataset whose ingests were all refused has some."""
-    return _ingests(session, Ingest.dataset == name if name else true())
+    return _ingests(session, Ingest.dataset == name if name else true(), limit)
 
 
 def ingest_report(context: Context, ingest_id: str | None, name: str | None = None) -> tuple[str, bytes]:
@@ -292,7 +294,7 @@ def _drift_rows(rows: Iterable[DriftRow]) -> list[Row]:
     return [dict(vars(row)) for row in ranked]
 
 
-def _ingests(session: Session, wanted: ColumnElement[bool]) -> list[Row]:
+def _ingests(session: Session, wanted: ColumnElement[bool], limit: int | None = None) -> list[Row]:
     fields = (
         "ingest_id",
         "dataset",
@@ -305,7 +307,8 @@ def _ingests(session: Session, wanted: ColumnElement[bool]) -> list[Row]:
         "warnings",
         "report_key",
     )
-    rows = session.scalars(select(Ingest).where(wanted).order_by(Ingest.finished_at.desc(), Ingest.ingest_id))
+    newest = select(Ingest).where(wanted).order_by(Ingest.finished_at.desc(), Ingest.ingest_id)
+    rows = session.scalars(newest.limit(limit))
     return [
         {
             **{field: getattr(row, field) for field in fields},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from itertools import pairwise
 
 from sqlalchemy import func, select
@@ -16,7 +15,6 @@ from femur_tasks.registry.tables import (
     Champion,
     ComparisonManifest,
     DatasetCase,
-    DatasetVersion,
     Evaluation,
     EvaluationCase,
     ModelVersion,
@@ -52,20 +50,18 @@ def evidence(session: Session, model_id: int | None, manifest_digest: str) -> Ev
 def cases_of(session: Session, manifest_digest: str, champion_id: int | None) -> Cases:
     """The cases of a comparison with their slices: picture size, source, and new or known to the champion.
 
-    A case's source is that of the first version of its dataset that had its picture. A slice that would hold every
-    case is none.
+    A slice that would hold every case is none.
     """
     manifest = session.get_one(ComparisonManifest, manifest_digest)
     compared = {case_id: image for case_id, image, _ in manifest.cases}
     groups: dict[str, set[str]] = defaultdict(set)
-    heights = select(DatasetCase.case_id, DatasetCase.height_px).where(DatasetCase.digest == manifest.dataset_digest)
-    for case_id, height_px in session.execute(heights):
+    described = select(DatasetCase.case_id, DatasetCase.height_px, DatasetCase.source)
+    for case_id, height_px, source in session.execute(described.where(DatasetCase.digest == manifest.dataset_digest)):
         if case_id in compared:
             groups[_band(height_px)].add(case_id)
-    sources = _sources(session, manifest.dataset_digest)
+            groups[f"source {source}"].add(case_id)
     known = _known(session, champion_id)
     for case_id, image in compared.items():
-        groups[f"source {sources[image]}"].add(case_id)
         if champion_id is not None:
             groups["known cases" if image in known else "new cases"].add(case_id)
     slices = {name: sorted(cases) for name, cases in groups.items() if len(cases) < len(compared)}
@@ -91,18 +87,6 @@ def look_at(session: Session, model: str, manifest_digest: str) -> Look:
 def _band(height_px: int) -> str:
     low, high = next((low, high) for low, high in pairwise(_BANDS_PX) if height_px <= high)
     return f"pictures above {low} px" if high == _BANDS_PX[-1] else f"pictures of {low + 1} to {high} px"
-
-
-def _sources(session: Session, digest: str) -> Mapping[str, str]:
-    """By picture, the source of the first version of this dataset that had it."""
-    name = session.get_one(DatasetVersion, digest).name
-    rows = session.execute(
-        select(DatasetCase.image_sha256, DatasetVersion.source)
-        .join(DatasetVersion, DatasetVersion.digest == DatasetCase.digest)
-        .where(DatasetVersion.name == name, DatasetCase.split == "test")
-        .order_by(DatasetVersion.created_at.desc())
-    )
-    return {image: source for image, source in rows}  # noqa: C416 - rows are no pairs to `dict`; the earliest stays
 
 
 def _known(session: Session, champion_id: int | None) -> frozenset[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from femur_tasks.dataset.acceptance import Accepted, Known
@@ -103,7 +103,22 @@ def record_version(
     session.flush()
     rows = [{"digest": digest, **row} for row in case_rows(accepted)]
     for start in range(0, len(rows), _ROWS):
-        session.execute(insert(DatasetCase), rows[start : start + _ROWS])
+        block = rows[start : start + _ROWS]
+        earlier = first_sources(session, plan.dataset, [row["image_sha256"] for row in block])
+        for row in block:
+            row["source"] = earlier.get(row["image_sha256"], plan.source)
+        session.execute(insert(DatasetCase), block)
+
+
+def first_sources(session: Session, dataset: str, images: Sequence[str]) -> dict[str, str]:
+    """By picture, the source of the first version of a dataset that had it; none for new ones."""
+    rows = session.execute(
+        select(DatasetCase.image_sha256, func.min(DatasetCase.source))  # they are all the same
+        .join(DatasetVersion, DatasetVersion.digest == DatasetCase.digest)
+        .where(DatasetVersion.name == dataset, DatasetCase.image_sha256.in_(images), DatasetCase.source.is_not(None))
+        .group_by(DatasetCase.image_sha256)
+    )
+    return {image: source for image, source in rows if source is not None}
 
 
 def record_drift(session: Session, digest: str, against: str, rows: Sequence[DriftRow]) -> None:

@@ -169,9 +169,9 @@ def report(session: Reading, run_id: str) -> FileResponse:
 
 
 @router.get("/dataset-versions")
-def dataset_versions(session: Reading, dataset: Name = None) -> list[schemas.DatasetRow]:
+def dataset_versions(session: Reading, dataset: Name = None, limit: Limit = 50) -> list[schemas.DatasetRow]:
     """Dataset versions, newest first."""
-    return [schemas.DatasetRow.model_validate(row) for row in datasets.versions(session, dataset)]
+    return [schemas.DatasetRow.model_validate(row) for row in datasets.versions(session, dataset, limit)]
 
 
 @router.get("/dataset-versions/{name}")

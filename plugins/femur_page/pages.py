@@ -142,14 +142,14 @@ def datasets_tab(
 ) -> Response:  # fmt: skip
     """Dataset versions, one of them in full, and what differs between two."""
     common = _common(request, session, model, "datasets")
-    there = datasets.versions(session)
+    there = datasets.versions(session, limit=100)
     chosen = version or (f"{there[0]['dataset']}@{there[0]['digest']}" if there else None)
     return shown(
         "datasets.html",
         **common,
         versions=there,
         chosen=datasets.version_in_full(session, chosen) if chosen else None,
-        ingests=datasets.ingests(session)[:20],
+        ingests=datasets.ingests(session, limit=20),
         diff=datasets.compare(session, before, after) if before and after else None,
         before=before,
         after=after,

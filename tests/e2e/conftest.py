@@ -91,7 +91,9 @@ def stack() -> Iterator[Stack]:
     policy = home / "policy.yaml"
     policy.touch(mode=0o600)
     policy.write_text(yaml.safe_dump(LENIENT))
+    users = json.dumps({"anna": "op", "bert": "viewer"})
     environment = {**os.environ, "FEMUR_HOME": str(home), "FEMUR_POLICY": str(policy), "FEMUR_LEASE_S": "10"}
+    environment["FEMUR_USERS"] = users
     running = Stack(home, environment)
     try:
         running.femur("up")
@@ -116,6 +118,27 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         return target
 
     return make
+
+
+def ingest(stack: Stack, folder: Path, dataset: str) -> dict[str, Any]:
+    """Ingest a folder in Airflow and wait for the end."""
+    conf = {"path": str(folder), "dataset": dataset, "model": dataset, "budget": "smoke", "size": 32}
+    run_id = stack.airflow.trigger("ingest_dataset", conf)
+    return {"run_id": run_id, "state": stack.wait("ingest_dataset", run_id)}
+
+
+def asset_runs(stack: Stack) -> list[str]:
+    """Retrains that a new dataset version woke, newest first."""
+    return [run["dag_run_id"] for run in stack.airflow.runs("retrain") if run["run_type"] == "asset_triggered"]
+
+
+@pytest.fixture(scope="session")
+def first_night(stack: Stack, cases: Callable[[int], Path]) -> str:
+    """A new dataset version wakes the retrain, which makes the first champion."""
+    assert ingest(stack, cases(25), "night")["state"] == "success"
+    run_id = str(stack.until(lambda: asset_runs(stack), bool)[0])
+    assert stack.wait("retrain", run_id) == "success"
+    return run_id
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from femur_tasks.stack.secrets import airflow_password
 from femur_tasks.storage import open_store
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, asset_runs, ingest
 from tests.safety import listened, open_to_others, secrets_in_logs
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,27 +33,8 @@ def rows(stack: Stack, statement: str) -> list[sqlite3.Row]:
         database.close()
 
 
-def ingest(stack: Stack, folder: Path, dataset: str) -> dict[str, Any]:
-    conf = {"path": str(folder), "dataset": dataset, "model": dataset, "budget": "smoke", "size": 32}
-    run_id = stack.airflow.trigger("ingest_dataset", conf)
-    return {"run_id": run_id, "state": stack.wait("ingest_dataset", run_id)}
-
-
 def states(stack: Stack, dag_id: str, run_id: str) -> dict[str, str]:
     return {task["task_id"]: task["state"] for task in stack.airflow.tasks(dag_id, run_id)}
-
-
-def asset_runs(stack: Stack) -> list[str]:
-    return [run["dag_run_id"] for run in stack.airflow.runs("retrain") if run["run_type"] == "asset_triggered"]
-
-
-@pytest.fixture(scope="module")
-def first_night(stack: Stack, cases: Callable[[int], Path]) -> str:
-    """A new dataset version wakes the retrain, which makes the first champion."""
-    assert ingest(stack, cases(25), "night")["state"] == "success"
-    run_id = str(stack.until(lambda: asset_runs(stack), bool)[0])
-    assert stack.wait("retrain", run_id) == "success"
-    return run_id
 
 
 def test_a_new_version_is_trained_judged_and_promoted(stack: Stack, first_night: str) -> None:

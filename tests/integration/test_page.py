@@ -94,7 +94,8 @@ def night(settings: Settings, login: Login) -> Registry:
         version.source = HOSTILE
         session.add_all(
             DatasetCase(digest=version.digest, case_id=case, patient=case, split="test", image_sha256=f"i{case}",
-                        mask_sha256=f"m{case}", height_px=512 if place % 2 else 1024, width_px=512, problems=[])
+                        mask_sha256=f"m{case}", height_px=512 if place % 2 else 1024, width_px=512, problems=[],
+                        source="clinic")
             for place, case in enumerate(CASES)
         )  # fmt: skip
         session.add(ComparisonManifest(

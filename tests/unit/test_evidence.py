@@ -11,17 +11,20 @@ from femur_tasks.evaluation.metrics import IMPLEMENTATION
 from femur_tasks.registry.tables import ComparisonManifest, DatasetCase, DatasetVersion, ModelVersion
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evidence import cases_of, evidence, look_at
+from femur_tasks.steps.recording import first_sources
 from tests import registry_rows as rows
 
 
 def version(session: Session, name: str, source: str, heights: dict[str, int], day: int) -> DatasetVersion:
+    """A version whose cases come from `source`, but for those that an earlier one had."""
     found = rows.dataset_version(session, name, at=rows.NOON + timedelta(days=day))
-    found.source = source
+    earlier = first_sources(session, "femur", [f"i{case_id}" for case_id in heights])
     for case_id, height_px in heights.items():
         session.add(
             DatasetCase(
                 digest=found.digest, case_id=case_id, patient=case_id, split="test", image_sha256=f"i{case_id}",
                 mask_sha256=f"m{case_id}", height_px=height_px, width_px=100, problems=[],
+                source=earlier.get(f"i{case_id}", source),
             )
         )  # fmt: skip
     session.flush()

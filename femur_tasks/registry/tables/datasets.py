@@ -50,7 +50,8 @@ class DatasetCase(Base):
 
     `window_low` and `window_high` are the grey values that became 0 and 255, null where the file held 8 bits. Area
     and centre of the femur are in per cent of the picture, null in cases from before they were measured. `mirrored`:
-    the header says that the picture's right is the patient's right.
+    the header says that the picture's right is the patient's right. `source` is that of the first version of this
+    dataset that had the picture.
     """
 
     __tablename__ = "dataset_case"
@@ -72,6 +73,7 @@ class DatasetCase(Base):
     femur_area_pct: Mapped[float | None]
     femur_x_pct: Mapped[float | None]
     femur_y_pct: Mapped[float | None]
+    source: Mapped[str | None]
     problems: Mapped[list[Any]]
 
 

@@ -1,0 +1,129 @@
+"""The morning page as people meet it: logged in to Airflow, in a real browser, over a night that really ran."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from femur_tasks.stack.secrets import airflow_password
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(600)
+TABS = ("", "tonight", "verdict", "history", "datasets", "search")
+
+
+def log_in(page: Page, stack: Stack, user: str) -> None:
+    page.goto(stack.settings.airflow_url)
+    page.fill("input[name=username]", user)
+    page.fill("input[name=password]", airflow_password(stack.home, user))
+    page.click("button[type=submit]")
+    page.get_by_role("link", name="Home").or_(page.get_by_text("Dags").first).first.wait_for()
+
+
+def open_tab(page: Page, stack: Stack, tab: str, theme: str = "light") -> list[str]:
+    """Open a tab by itself; returns what the browser complained about."""
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+    page.goto(f"{stack.settings.airflow_url}/femur/{tab}")
+    page.wait_for_load_state("networkidle")
+    return told
+
+
+def rival(stack: Stack, first_night: str, seed: int) -> str:
+    """Another retrain of the same data, of one small family; returns its run id while it goes on."""
+    with_baseline = {"dataset": "night", "model": "night", "families": ["baseline"], "seed": seed, "size": 32}
+    return stack.airflow.trigger("retrain", {**with_baseline, "budget": "smoke"})
+
+
+def test_page_stands_in_the_navigation_and_as_a_tab_of_a_run(stack: Stack, first_night: str, page: Page) -> None:
+    log_in(page, stack, "bert")
+    page.get_by_role("link", name="Femur").first.click()
+    inside = page.frame_locator("iframe")
+    expect(inside.get_by_role("heading", name=re.compile("night:"))).to_be_visible()
+    expect(inside.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
+    page.goto(f"{stack.settings.airflow_url}/dags/retrain/runs/{first_night}/plugin/femur_run")
+    expect(page.frame_locator("iframe").get_by_role("heading", name="Rules of the gate")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_tab_has_a_serious_fault_of_access(stack: Stack, first_night: str, page: Page, theme: str) -> None:
+    log_in(page, stack, "anna")
+    for tab in TABS:
+        told = open_tab(page, stack, tab, theme)
+        assert told == [], tab
+        for width in (1280, 768):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+        found = Axe().run(page)
+        serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in serious] == [], tab
+
+
+def test_charts_are_drawn_and_their_numbers_are_a_key_away(stack: Stack, first_night: str, page: Page) -> None:
+    log_in(page, stack, "bert")
+    for tab in ("tonight", "history", "search"):
+        open_tab(page, stack, tab)
+        expect(page.locator(".plot svg.main-svg").first).to_be_visible()
+        summary = page.locator("summary").first
+        summary.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("details table").first).to_be_visible()
+
+
+def test_operator_follows_a_night_reads_why_and_rolls_back(
+    stack: Stack, first_night: str, page: Page, cases: Callable[[int], Path]
+) -> None:
+    run_id = rival(stack, first_night, seed=11)
+    log_in(page, stack, "anna")
+    stack.until(lambda: _state(stack, run_id), bool)
+    open_tab(page, stack, f"tonight?run={run_id}")
+    expect(page.get_by_role("heading", name="Retraining night")).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("baseline", timeout=120_000)
+    expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=240_000)
+    assert stack.wait("retrain", run_id) == "success"
+    open_tab(page, stack, f"verdict?run={run_id}")
+    promoted = re.search(r"night:\d+", page.get_by_role("heading", level=1).inner_text())
+    assert promoted
+    expect(page.get_by_text("✓ pass").first).to_be_visible()
+    pictures = page.locator(".case img")
+    pictures.first.scroll_into_view_if_needed()
+    expect(pictures.first).to_have_js_property("complete", True)
+    assert pictures.first.evaluate("image => image.naturalWidth") > 0
+    open_tab(page, stack, "?model=night")
+    expect(page.get_by_role("heading", name=promoted.group())).to_be_visible()
+    page.get_by_label(re.compile("its place back")).fill("shaft cut off on wide pictures")
+    page.get_by_role("button", name=re.compile("Roll back to")).click()
+    expect(page.get_by_role("status")).to_contain_text("The rollback was started")
+    run = stack.until(lambda: stack.airflow.runs("rollback_champion"), bool)[0]
+    assert (run["triggering_user_name"], run["conf"]["reason"]) == ("anna", "shaft cut off on wide pictures")
+    assert stack.wait("rollback_champion", run["dag_run_id"]) == "success"
+    open_tab(page, stack, "?model=night")
+    expect(page.get_by_role("heading", name=promoted.group())).to_have_count(0)
+    expect(page.get_by_text("Put back by airflow:anna: shaft cut off on wide pictures")).to_be_visible()
+
+
+def _state(stack: Stack, run_id: str) -> Any:
+    from femur_tasks.registry.tables import Run
+
+    with stack.registry.reading() as session:
+        run = session.get(Run, run_id)
+        return run and run.state
+
+
+def test_viewer_is_refused_what_an_operator_may(stack: Stack, first_night: str, page: Page) -> None:
+    log_in(page, stack, "bert")
+    open_tab(page, stack, "?model=night")
+    expect(page.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
+    code = page.evaluate(
+        "fetch('rollback', {method: 'POST', body: new URLSearchParams({model: 'night', reason: 'because'})})"
+        ".then(answer => answer.status)"
+    )
+    assert code == 403
