@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -84,12 +85,12 @@ def test_operator_follows_a_night_reads_why_and_rolls_back(
     run_id = rival(stack, first_night, seed=11)
     log_in(page, stack, "anna")
     stack.until(lambda: _state(stack, run_id), bool)
-    open_tab(page, stack, f"tonight?run={run_id}")
+    open_tab(page, stack, f"tonight?run={quote(run_id)}")
     expect(page.get_by_role("heading", name="Retraining night")).to_be_visible()
     expect(page.locator("#live")).to_contain_text("baseline", timeout=120_000)
     expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=240_000)
     assert stack.wait("retrain", run_id) == "success"
-    open_tab(page, stack, f"verdict?run={run_id}")
+    open_tab(page, stack, f"verdict?run={quote(run_id)}")
     promoted = re.search(r"night:\d+", page.get_by_role("heading", level=1).inner_text())
     assert promoted
     expect(page.get_by_text("✓ pass").first).to_be_visible()
