@@ -90,6 +90,11 @@ class Settings(_Home):
         return self.signing_key or self.home / "signing.key"
 
     @property
+    def cache_folder(self) -> Path:
+        """What can be made again at any time."""
+        return self.home / "cache"
+
+    @property
     def work_folder(self) -> Path:
         """Where ingests work."""
         return self.work or self.home / "work"

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, housekeeping, keys, registry, reproduce, runs, stack, training
+from femur_tasks.cli import data, dataset, demo, housekeeping, keys, predict, registry, reproduce, runs, stack, training
 from femur_tasks.cli.failures import failures
 
 _PANELS = {
     "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
     "Data": (data.demo_data, data.ingest),
-    "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
+    "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, predict.predict),
     "Registry": (housekeeping.verify, housekeeping.gc),
 }
 
