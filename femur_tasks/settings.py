@@ -65,6 +65,7 @@ class Settings(_Home):
     )
     ingest_cron: str = Field("0 1 * * *", description="When the nightly ingest looks under incoming/.")
     retrain_cron: str = Field("0 2 * * *", description="When the nightly retrain starts.")
+    predict_cron: str = Field("30 0 * * *", description="When the nightly prediction looks under incoming-images/.")
     retrain_until: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = Field(
         "", description="Time of day by which a nightly retrain has ended, such as 06:00. Empty: when it has ended."
     )

@@ -10,7 +10,6 @@ import numpy as np
 from femur_tasks.dataset.checks import problems_of_mask
 from femur_tasks.dataset.likeness import Likeness, hips
 from femur_tasks.dataset.picture import Array
-from femur_tasks.dataset.resize import thumbnails
 from femur_tasks.evaluation.sides import split_picture
 
 NO_FEMUR: Final = "no_femur"
@@ -48,8 +47,8 @@ class Findings:
 
 
 def find(
-    grey_hw: Array,
     mask_hw: Array,
+    small: tuple[Array, Array],
     seen: tuple[Array, Array],
     known: Likeness,
     spacing_mm: tuple[float, float] | None,
@@ -58,13 +57,14 @@ def find(
     """Measure a mask that has a femur, and say what is odd about it.
 
     Args:
-        grey_hw, mask_hw: uint8 and bool, of the picture's size.
+        mask_hw: bool, of the picture's size.
+        small: thumbnails of picture and mask, uint8 and bool.
         seen: picture and mask as the network saw them, square.
         known: what the training cases look like.
         spacing_mm: distance of pixels along x and y.
         mirrored: the picture's right is the patient's right.
     """
-    small_grey, small_mask = thumbnails(grey_hw, mask_hw)
+    small_grey, small_mask = small
     score = known.score(hips(*seen)) if known.limit is not None and seen[1].any() else None
     area_pct = 100 * np.count_nonzero(mask_hw) / mask_hw.size
     found = {problem.code for problem in problems_of_mask("", small_grey, small_mask, area_pct)}

@@ -15,7 +15,7 @@ from femur_tasks.dataset.pictures import decode, nifti
 from femur_tasks.dataset.pictures.dicom import is_dicom
 from femur_tasks.dataset.pictures.raster import is_raster
 from femur_tasks.dataset.problems import Faulty
-from femur_tasks.dataset.resize import enlarge_probability, shrink_image
+from femur_tasks.dataset.resize import enlarge_probability, shrink_image, thumbnails
 from femur_tasks.errors import FemurError
 from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.serving.champion import Served
@@ -39,12 +39,17 @@ class Segmented:
 
     Attributes:
         grey_hw, mask_hw: uint8 and bool, of the picture's size.
+        spacing_mm: distance of pixels along x and y, None where the file gives none.
+        intensity_mean, intensity_sd: of a small copy, as a dataset version keeps them of its cases.
         mask_file, suffix: the mask as a file, and how its name ends.
         ms: from the read picture to here, the overlay left out.
     """
 
     grey_hw: Array
     mask_hw: Array
+    spacing_mm: tuple[float, float] | None
+    intensity_mean: float
+    intensity_sd: float
     mask_file: bytes
     suffix: str
     findings: Findings
@@ -110,9 +115,27 @@ def segment(served: Served, source: Source) -> Segmented:
     mask = enlarge_probability(probability, *grey.shape) > THRESHOLD
     if not mask.any():
         raise Refused(NO_FEMUR, "Expected an AP pelvis. Received: a picture in which the model sees no femur.")
-    found = find(grey, mask, (small, probability > THRESHOLD), served.likeness, picture.spacing_mm, picture.mirrored)
+    thumbnail, small_mask = thumbnails(grey, mask)
+    found = find(
+        mask,
+        (thumbnail, small_mask),
+        (small, probability > THRESHOLD),
+        served.likeness,
+        picture.spacing_mm,
+        picture.mirrored,
+    )
     if source.geometry is not None:
         mask_file, suffix = nifti.like_input(mask, source.geometry), "_mask.nii.gz"
     else:
         mask_file, suffix = png_bytes(mask * _WHITE), "_mask.png"
-    return Segmented(grey, mask, mask_file, suffix, found, 1000 * (time.perf_counter() - started))
+    return Segmented(
+        grey_hw=grey,
+        mask_hw=mask,
+        spacing_mm=picture.spacing_mm,
+        intensity_mean=float(thumbnail.mean()),
+        intensity_sd=float(thumbnail.std()),
+        mask_file=mask_file,
+        suffix=suffix,
+        findings=found,
+        ms=1000 * (time.perf_counter() - started),
+    )
