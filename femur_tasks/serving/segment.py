@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from femur_tasks.dataset.checks import problems_of_pixels
 from femur_tasks.dataset.intensity import to_grey
@@ -127,7 +128,7 @@ def segment(served: Served, source: Source) -> Segmented:
     if source.geometry is not None:
         mask_file, suffix = nifti.like_input(mask, source.geometry), "_mask.nii.gz"
     else:
-        mask_file, suffix = png_bytes(mask * _WHITE), "_mask.png"
+        mask_file, suffix = png_bytes(Image.fromarray(mask * _WHITE)), "_mask.png"
     return Segmented(
         grey_hw=grey,
         mask_hw=mask,
