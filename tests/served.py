@@ -21,5 +21,10 @@ def two_femurs(_grey_hw: Array) -> Array:
     return probability
 
 
+def lone_femur(grey_hw: Array) -> Array:
+    """The picture's left one of them alone."""
+    return two_femurs(grey_hw) * (np.arange(SIZE) < SIZE / 2)
+
+
 def served(probability: Callable[[Array], Array] = two_femurs, likeness: Likeness = UNJUDGED) -> Served:
     return Served(1, "femur:1", SIZE, "0" * 64, probability, likeness)

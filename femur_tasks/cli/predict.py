@@ -58,7 +58,7 @@ def predict(
         print_json(document(served, results))
     else:
         _show(f"Masks and overlays in {folder}, by {served.label}", results)
-    err.print(f"{len(results)} pictures in {seconds:.1f} s, {len(results) / seconds:.1f} a second", highlight=False)
+    err.print(f"pictures: {len(results)} in {seconds:.1f} s, {len(results) / seconds:.1f} a second", highlight=False)
     err.print("Research use, not for diagnosis.")
     if refused := sum(result.problem is not None for result in results):
         raise Rejected(f"{refused} of {len(results)} pictures were refused.", "predictions.json in --out names each.")

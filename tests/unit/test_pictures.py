@@ -27,8 +27,8 @@ from femur_tasks.steps.objects import named_objects
 from femur_tasks.steps.pictures import MAX_TRIES, look_for_pictures, predict_waiting
 from femur_tasks.steps.prediction_rates import record_rates
 from tests import registry_rows as rows
-from tests.radiographs import Array, grey_hw
-from tests.served import SIZE, served, two_femurs
+from tests.radiographs import grey_hw
+from tests.served import SIZE, lone_femur, served
 
 RUN = "night-1"
 
@@ -142,12 +142,8 @@ def test_picture_that_ends_every_process_is_refused_at_last(context: Context, mo
     assert (row.state, row.problem.partition(":")[0]) == ("refused", "hostile_file")
 
 
-def lone(_grey_hw: Array) -> Array:
-    return two_femurs(_grey_hw) * (np.arange(SIZE) < SIZE / 2)
-
-
 def test_rates_of_a_night_are_rows(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "serve", lambda *_: served(lone))
+    monkeypatch.setattr(pictures, "serve", lambda *_: served(lone_femur))
     drop(context, "a.png", "b.png", "c.png")
     context.store.put_named(b"no picture", "incoming-images/d.png")
     look_for_pictures(context)

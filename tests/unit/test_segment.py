@@ -14,7 +14,7 @@ from PIL import Image
 from femur_tasks.dataset.likeness import Likeness, learned
 from femur_tasks.serving.segment import Refused, Segmented, read_bytes, segment
 from tests.radiographs import Array, grey_hw, nifti
-from tests.served import SIZE, served, two_femurs
+from tests.served import SIZE, lone_femur, served, two_femurs
 from tests.unit.test_dicom import dataset, written
 
 GREY = grey_hw(1, SIZE, SIZE)
@@ -72,8 +72,7 @@ def test_mirrored_header_swaps_the_sides_and_no_spacing_gives_no_square_millimet
 
 
 def test_one_femur_is_flagged_and_the_other_side_has_no_area() -> None:
-    lone = two_femurs(GREY) * (np.arange(SIZE) < SIZE / 2)
-    found = segmented(encoded("PNG"), probability=lambda _: lone).findings
+    found = segmented(encoded("PNG"), probability=lone_femur).findings
     assert "one_femur" in found.flags
     assert (found.right_px, found.left_px) == (LEFT_OF_PICTURE, None)
 
