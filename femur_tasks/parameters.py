@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -15,6 +15,8 @@ from femur_tasks.search.experiments import ReproduceBudgetName
 
 Family = Literal["baseline", "unet", "tuned"]
 BudgetName = Literal["smoke", "nightly", "full"]
+Runtime = Literal["onnx", "keras"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
 __all__ = ["LAYOUTS", "LIFTABLE"]
@@ -157,6 +159,13 @@ class PromoteParameters(_Parameters):
     )
     reason: str = Field(min_length=1, max_length=500, description="Why; it goes into the log.")
     override: bool = Field(False, description="Go against a verdict that refused, or without one; the log says so.")
+
+
+class PredictParameters(_Parameters):
+    """What one prediction does."""
+
+    model: Name = Field("femur", description="Model whose champion predicts.")
+    runtime: Runtime = Field("onnx", description="What runs the network; onnx loads no TensorFlow.")
 
 
 class HousekeepingParameters(_Parameters):

@@ -70,6 +70,7 @@ class Settings(_Home):
     )
     ingest_cron: str = Field("0 1 * * *", description="When the nightly ingest looks under incoming/.")
     retrain_cron: str = Field("0 2 * * *", description="When the nightly retrain starts.")
+    predict_cron: str = Field("30 0 * * *", description="When the nightly prediction looks under incoming-images/.")
     retrain_until: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = Field(
         "", description="Time of day by which a nightly retrain has ended, such as 06:00. Empty: when it has ended."
     )
@@ -93,6 +94,11 @@ class Settings(_Home):
     def signing_key_file(self) -> Path:
         """The key that signs model versions."""
         return self.signing_key or self.home / "signing.key"
+
+    @property
+    def cache_folder(self) -> Path:
+        """What can be made again at any time."""
+        return self.home / "cache"
 
     @property
     def work_folder(self) -> Path:

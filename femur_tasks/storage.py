@@ -37,7 +37,8 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Objects named `kind/<sha256 of the bytes>`, beside `incoming/` whose names belong to the people who drop there.
+    """Objects named `kind/<sha256 of the bytes>`, beside `incoming/` and `incoming-images/`, whose names belong to the
+    people who drop there.
 
     Every method raises `Unreachable` when the store does not answer.
     """

@@ -13,6 +13,8 @@ import numpy as np
 from femur_tasks.dataset.pictures.nifti import read_file
 from femur_tasks.demo import MODEL
 from femur_tasks.evaluation.overlays import contact_sheet, overlay
+from femur_tasks.serving.champion import serve
+from femur_tasks.serving.inputs import find_inputs
 from femur_tasks.serving.predict import predict
 from femur_tasks.steps.context import open_context
 
@@ -26,9 +28,8 @@ def main() -> None:
     chosen = pictures[:: len(pictures) // SHOWN][:SHOWN]
     panels, captions = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for found, path in zip(
-            predict(context.registry, context.store, MODEL, chosen, Path(folder)), chosen, strict=True
-        ):
+        served = serve(context.registry, context.store, MODEL, "onnx", context.settings.cache_folder)
+        for found, path in zip(predict(served, find_inputs(chosen, Path(folder)), Path(folder)), chosen, strict=True):
             truth = read_file(newest / "test/targets" / path.name)[1].pixels_hw == 1
             mask = read_file(Path(str(found.mask)))[1].pixels_hw > 0
             picture = np.ascontiguousarray(read_file(path)[1].pixels_hw, np.uint8)

@@ -14,6 +14,7 @@ from femur_tasks.cli import (
     housekeeping,
     keys,
     overview,
+    predict,
     registry,
     reproduce,
     runs,
@@ -26,7 +27,7 @@ from femur_tasks.cli.show import AsJson
 _PANELS = {
     "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config, overview.open_page),
     "Data": (data.demo_data, data.ingest),
-    "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
+    "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, predict.predict),
     "Registry": (housekeeping.verify, housekeeping.gc),
 }
 

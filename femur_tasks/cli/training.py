@@ -1,4 +1,4 @@
-"""`femur retrain`, `rollback` and `predict`: how a champion is made, unmade and used."""
+"""`femur retrain`, `promote` and `rollback`: how a champion is made and unmade."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from femur_tasks.cli.failures import Stopped
-from femur_tasks.cli.show import AsJson, bar, err, print_json, print_table, show_run, watching
+from femur_tasks.cli.show import AsJson, err, print_json, show_run, watching
 from femur_tasks.errors import FemurError, Rejected
 from femur_tasks.parameters import BUDGETS, PromoteParameters, RetrainParameters, RollbackParameters
 
@@ -147,44 +146,6 @@ def rollback(
 
     moved = champion.roll_back(open_context(), asked.model, asked.version, _actor(), asked.reason)
     err.print(f"champion is {moved['champion']} again, before {moved['before']}")
-
-
-def predict(
-    inputs: Annotated[list[Path], typer.Argument(help="NIfTI pictures, or folders of them.")],
-    folder: Annotated[Path, typer.Option("--out", help="Folder for masks and overlays.")],
-    model: Annotated[str, typer.Option(help="Model whose champion predicts.")] = "femur",
-    as_json: AsJson = False,
-) -> None:
-    """Segment pictures with the champion: mask in the picture's own geometry, and an overlay to look at.
-
-    Exits with 2 when a picture can't be used; the others are done all the same.
-
-    Examples:
-
-      femur predict picture.nii.gz --out masks
-      femur predict xrays/test/imgs more/ --out masks --json
-    """
-    from femur_tasks.serving.predict import find_inputs
-    from femur_tasks.serving.predict import predict as predict_all
-    from femur_tasks.steps.context import open_context
-
-    found, context = find_inputs(inputs, folder), open_context()
-    with bar("pictures") as advance:
-        results = predict_all(
-            context.registry, context.store, model, found, folder, on_picture=lambda: advance(1, len(found))
-        )
-    if as_json:
-        print_json([vars(result) for result in results])
-    else:
-        rows = [
-            (Path(result.source).name, Path(result.mask or "").name, str(result.femur_px), result.problem or "")
-            for result in results
-        ]
-        title = f"Masks and overlays in {folder}, by the champion of {model}"
-        print_table(title, ("picture", "mask", "femur px", "problem"), rows)
-    err.print("Research use, not for diagnosis.")
-    if problems := sum(result.problem is not None for result in results):
-        raise Rejected(f"{problems} of {len(results)} pictures have a problem.", "The table above names each.")
 
 
 @contextmanager

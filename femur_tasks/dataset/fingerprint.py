@@ -31,7 +31,9 @@ _FLAT = 1.5  # grey levels: contrast below it is noise, and stays weak
 Array = NDArray[Any]
 
 
-def fingerprint(image_hw: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> NDArray[np.float16]:
+def fingerprint(
+    image_hw: NDArray[np.uint8], mask_hw: NDArray[np.bool_], half: float = _HALF, above: float = _ABOVE
+) -> NDArray[np.float16]:
     """Local contrast of (SIDE, SIDE) points around the hips, flattened; 8 KB, compared by `alignment.similarity`.
 
     The frame is level with the femoral heads and scaled by their distance. A lone femur's head and width stand for
@@ -40,17 +42,19 @@ def fingerprint(image_hw: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> NDAr
     Args:
         image_hw: any size and tone; inverted gives the negative of the fingerprint.
         mask_hw: of the same shape; specks beside the femurs do no harm.
+        half, above: half of the frame's side, and how far its middle lies above the heads, in distances of the heads;
+            fingerprints of another frame can't be compared.
 
     Returns:
         (SIDE * SIDE,): about -3 to 3, 0 where the picture does not reach or shows nothing.
     """
     image, mask = _shrunk(image_hw, mask_hw)
     centre_y, centre_x, unit, angle = _frame(mask)
-    steps = (np.arange(SIDE) - (SIDE - 1) / 2) * (2 * _HALF * unit / SIDE)
-    across, down = np.meshgrid(steps, steps - (_ABOVE * unit if mask.any() else 0))
+    steps = (np.arange(SIDE) - (SIDE - 1) / 2) * (2 * half * unit / SIDE)
+    across, down = np.meshgrid(steps, steps - (above * unit if mask.any() else 0))
     y = centre_y + np.sin(angle) * across + np.cos(angle) * down
     x = centre_x + np.cos(angle) * across - np.sin(angle) * down
-    smooth = ndimage.gaussian_filter(image.astype(np.float32), _HALF * unit / SIDE)  # half of a step, against aliasing
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), half * unit / SIDE)  # half of a step, against aliasing
     points = ndimage.map_coordinates(smooth, [y, x], order=1, mode="nearest")
     height, width = image.shape
     inside = (y > -0.5) & (y < height - 0.5) & (x > -0.5) & (x < width - 0.5)

@@ -15,6 +15,7 @@ from femur_tasks.registry.tables import (
     DatasetVersion,
     ExperimentFit,
     Fit,
+    IncomingPicture,
     Ingest,
     ModelCard,
     ModelVersion,
@@ -27,6 +28,7 @@ from femur_tasks.steps.context import Context
 _PAGES: tuple[tuple[str, Any, Any], ...] = (
     ("run", Run.run_id, Run.report_key),
     ("ingest", Ingest.ingest_id, Ingest.report_key),
+    *(("the picture", IncomingPicture.key, key) for key in (IncomingPicture.mask_key, IncomingPicture.overlay_key)),
     ("an experiment of run", ExperimentFit.run_id, ExperimentFit.overlays_key),
     *(
         ("verdict", VerdictPicture.verdict_id, key)

@@ -1,84 +1,164 @@
-"""Pictures of a verdict's worst cases: what the challenger sees there, and what the champion of that moment saw."""
+"""The ledger of pictures under `incoming-images/`: each is predicted once, by name and content, and its findings kept.
+
+A picture is named `incoming-images/<model>/...`; the champion of that model predicts it, of `femur` where no folder
+says which. It waits until it is settled: whoever is killed before that leaves it waiting.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
 
-from sqlalchemy import select
+import numpy as np
+from sqlalchemy import func, select
 
-from femur_tasks.dataset.resize import enlarge_probability, shrink_image
-from femur_tasks.dataset.shards import unpack
-from femur_tasks.errors import FemurError, Unreachable
-from femur_tasks.evaluation.overlays import overlay, png_bytes
-from femur_tasks.registry.tables import ComparisonManifest, VerdictPicture, VerdictRow
+from femur_tasks.errors import NotFound
+from femur_tasks.registry.tables import Champion, IncomingPicture, PredictionRun
+from femur_tasks.serving.champion import Served, serve
+from femur_tasks.serving.segment import Refused, Segmented, read_bytes, segment
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.run import pinned_manifest
-from femur_tasks.steps.signatures import proven_key
+from femur_tasks.storage import StoredObject
+
+INCOMING_IMAGES = "incoming-images/"
+MAX_TRIES = 3
+_DEFAULT_MODEL = "femur"
 
 
-def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str]) -> Mapping[str, bytes]:
-    """The challenger's overlay of each case as PNG; they and the champion's are kept with the verdict, made once.
+def look_for_pictures(context: Context) -> dict[str, dict[str, int]]:
+    """Enter what is new under `incoming-images/` into the ledger, and forget what went away unseen.
 
-    Evaluations keep no masks, so these few cases are predicted again. A champion that can't be loaded any more has no
-    pictures.
+    Returns:
+        `waiting`: pictures by model, of the models that have a champion; `without_champion`: of the others, whose
+        pictures go on waiting.
+    """
+    found = {(stored.key, stored.etag): stored for stored in context.store.list(INCOMING_IMAGES) if stored.size}
+    with context.registry.writing() as session:
+        entered = session.execute(select(IncomingPicture.key, IncomingPicture.etag, IncomingPicture.state))
+        known = {(key, etag): state for key, etag, state in entered.tuples()}
+        for name, state in known.items():
+            if state == "waiting" and name not in found:  # there is nothing to settle
+                session.delete(session.get_one(IncomingPicture, name))
+        session.add_all(_waiting(stored, context.now()) for name, stored in found.items() if name not in known)
+    with context.registry.reading() as session:
+        counts = session.execute(
+            select(IncomingPicture.model, func.count())
+            .where(IncomingPicture.state == "waiting")
+            .group_by(IncomingPicture.model)
+            .order_by(IncomingPicture.model)
+        )
+        models = set(session.scalars(select(Champion.model)))
+        waiting = dict(counts.tuples().all())
+    return {
+        "waiting": {model: count for model, count in waiting.items() if model in models},
+        "without_champion": {model: count for model, count in waiting.items() if model not in models},
+    }
+
+
+def _waiting(stored: StoredObject, now: Any) -> IncomingPicture:
+    parts = PurePosixPath(stored.key.removeprefix(INCOMING_IMAGES)).parts
+    return IncomingPicture(
+        key=stored.key,
+        etag=stored.etag,
+        size_bytes=stored.size,
+        model=parts[0] if len(parts) > 1 else _DEFAULT_MODEL,
+        state="waiting",
+        tries=0,
+        problem="",
+        flags=[],
+        seen_at=now,
+    )
+
+
+def predict_waiting(
+    context: Context, run_id: str, model: str, on_picture: Callable[[int], None] = lambda total: None
+) -> int:
+    """Predict every picture that waits for this model and settle each as it is done; a retry goes on with the rest.
+
+    A picture whose reading has ended the process `MAX_TRIES` times is refused.
 
     Args:
-        case_ids: the worst ones, worst first.
+        on_picture: told how many there are, once for each.
+
+    Returns:
+        How many this call has settled.
 
     Raises:
-        BadSignature: the challenger's row is not the one that was signed.
-        WasCollected: its files are gone.
-        Unreachable: the store or the registry does not answer.
+        NotFound: the model has no champion with an ONNX file.
+        BadSignature, DigestMismatch, WasCollected: the champion is not proven.
     """
-    with context.registry.reading() as session:
-        verdict = session.get_one(VerdictRow, verdict_id)
-        digest = session.get_one(ComparisonManifest, verdict.manifest_digest).dataset_digest
-        kept = session.scalars(select(VerdictPicture).where(VerdictPicture.verdict_id == verdict_id)).all()
-    if kept:
-        return {row.case_id: context.store.get(row.challenger_key) for row in kept}
-    challengers = context.apart(_overlays, proven_key(context, verdict.challenger_id), digest, case_ids)
-    champions: Mapping[str, bytes] = {}
-    if verdict.champion_id is not None:
-        try:
-            champions = context.apart(_overlays, proven_key(context, verdict.champion_id), digest, case_ids)
-        except Unreachable:
-            raise
-        except FemurError:
-            champions = {}
-    rows = [
-        VerdictPicture(
-            verdict_id=verdict_id,
-            case_id=case_id,
-            position=position,
-            challenger_key=context.store.put(challengers[case_id], "pictures"),
-            champion_key=context.store.put(champions[case_id], "pictures") if case_id in champions else None,
-        )
-        for position, case_id in enumerate(case_ids)
-        if case_id in challengers
-    ]
+    served = serve(context.registry, context.store, model, "onnx", context.settings.cache_folder)
     with context.registry.writing() as session:
-        for row in rows:
-            session.merge(row)
-    return challengers
+        row = session.get(PredictionRun, (run_id, model))
+        if row is None:
+            session.add(
+                PredictionRun(run_id=run_id, model=model, model_version_id=served.model_id, started_at=context.now())
+            )
+        else:
+            row.model_version_id = served.model_id
+    with context.registry.reading() as session:
+        waiting = session.execute(
+            select(IncomingPicture.key, IncomingPicture.etag)
+            .where(IncomingPicture.state == "waiting", IncomingPicture.model == model)
+            .order_by(IncomingPicture.seen_at, IncomingPicture.key)
+        )
+        names = waiting.tuples().all()
+    for key, etag in names:
+        on_picture(len(names))
+        _predict_one(context, served, run_id, key, etag)
+    return len(names)
 
 
-def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
-    """PNG by case id."""
-    import numpy as np
+def _predict_one(context: Context, served: Served, run_id: str, key: str, etag: str) -> None:
+    with context.registry.writing() as session:  # before it is read: whoever dies of it leaves this
+        row = session.get(IncomingPicture, (key, etag))
+        if row is None or row.state != "waiting":
+            return
+        row.tries += 1
+        tries = row.tries
+    stored = context.store.stat(key)
+    if stored is None or stored.etag != etag:  # replaced or removed before its turn: the next look forgets it
+        return
+    try:
+        if tries > MAX_TRIES:
+            raise Refused("hostile_file", f"Expected a picture that can be read. Received: {tries - 1} broken tries.")
+        try:
+            data = context.store.get(key)
+        except NotFound:
+            return
+        segmented = segment(served, read_bytes(data))
+    except Refused as err:
+        values: dict[str, Any] = {"state": "refused", "problem": f"{err.code}: {err.what}"}
+    else:
+        values = {
+            "state": "predicted",
+            "mask_key": context.store.put(segmented.mask_file, "predictions"),
+            "overlay_key": context.store.put(segmented.overlay_file(), "predictions"),
+            **_found(segmented),
+        }
+    with context.registry.writing() as session:
+        row = session.get_one(IncomingPicture, (key, etag))
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.run_id, row.model_version_id, row.settled_at = run_id, served.model_id, context.now()
 
-    from femur_tasks.training import artefact
-    from femur_tasks.training.fit import probabilities
 
-    model, spec = artefact.unpack(context.store.get(artefact_key))
-    overlays = {}
-    for key in pinned_manifest(context, digest).shard_keys("test"):
-        shard = unpack(context.store.get(key))
-        chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
-        if not chosen:
-            continue
-        images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
-        for index, probability in zip(chosen, probabilities(model, images), strict=True):
-            image = shard.images_bhw[index]
-            predicted = enlarge_probability(probability, *image.shape) > 0.5
-            overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
-    return overlays
+def _found(segmented: Segmented) -> dict[str, Any]:
+    found, grey, mask = segmented.findings, segmented.grey_hw, segmented.mask_hw
+    return {
+        "flags": list(found.flags),
+        "left_px": found.left_px,
+        "right_px": found.right_px,
+        "left_mm2": found.left_mm2,
+        "right_mm2": found.right_mm2,
+        "likeness": found.likeness,
+        "ms": segmented.ms,
+        "intensity_mean": segmented.intensity_mean,
+        "intensity_sd": segmented.intensity_sd,
+        "height_px": grey.shape[0],
+        "width_px": grey.shape[1],
+        "spacing_y_mm": segmented.spacing_mm[1] if segmented.spacing_mm else None,
+        "femur_area_pct": 100 * np.count_nonzero(mask) / mask.size,
+        "femur_x_pct": found.x_pct,
+        "femur_y_pct": found.y_pct,
+    }

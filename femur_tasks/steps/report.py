@@ -42,7 +42,7 @@ from femur_tasks.reports.facts import (
 )
 from femur_tasks.reports.run import render
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.pictures import verdict_pictures
+from femur_tasks.steps.worst_cases import verdict_pictures
 
 WORST_CASES = 10
 _SYNTHETIC = "SYN_"

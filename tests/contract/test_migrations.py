@@ -21,6 +21,7 @@ _DOCS = CHECKOUT / "docs" / "registry.md"
 _AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _VALUES: dict[tuple[str, str], Any] = {
     ("incoming_object", "state"): "waiting",
+    ("incoming_picture", "state"): "waiting",
     ("ingest", "state"): "ingested",
     ("promotion", "kind"): "promote",
     ("search", "state"): "open",

@@ -38,7 +38,7 @@ WRITES: dict[str, dict[str, frozenset[str]]] = {
             ),
             ADDS,
         ),
-        **dict.fromkeys(("champion", "signing_key", "verdict"), CHANGES),
+        **dict.fromkeys(("champion", "signing_key", "verdict", "verdict_picture"), CHANGES),
         "run": frozenset({"update"}),
     },
 }

@@ -26,7 +26,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 now = pendulum.now("UTC")
 slots = {}
-for dag_id in ("ingest_dataset", "retrain"):
+for dag_id in ("predict_incoming", "ingest_dataset", "retrain"):
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(bag.dags[dag_id])).timetable
     for ran_last in (None, 0.5, 3, 30):  # days ago
         last = None if ran_last is None else DataInterval.exact(now.subtract(hours=ran_last * 24))
@@ -73,7 +73,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_dag_file_parses(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert set(parsed["dags"]) == {"housekeeping", "ingest_dataset", "reproduce", "retrain", "rollback_champion"}
+    assert set(parsed["dags"]) == {
+        "housekeeping", "ingest_dataset", "predict_incoming", "reproduce", "retrain", "rollback_champion",
+    }  # fmt: skip
 
 
 def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -82,7 +84,7 @@ def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
 
 def test_unpausing_starts_no_run(parsed: dict[str, Any]) -> None:
     """Whenever it last ran, the next run lies in the coming 24 hours, or is at most an hour late."""
-    assert len(parsed["slots"]) == 8
+    assert len(parsed["slots"]) == 12
     assert all(-1 <= hours <= 24 for hours in parsed["slots"].values()), parsed["slots"]
 
 
@@ -124,6 +126,15 @@ def test_a_report_follows_every_outcome(parsed: dict[str, Any]) -> None:
     assert tasks["report"]["rule"].lower().endswith("all_done")
     assert "report" in tasks["decide"]["downstream"]
     assert "report" in tasks["promote"]["downstream"]
+
+
+def test_pictures_are_found_predicted_off_the_gpu_queue_and_counted(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["predict_incoming"]["tasks"]
+    assert {name: task["downstream"] for name, task in tasks.items()} == {
+        "look": ["predict"], "predict": ["rates"], "rates": [],
+    }  # fmt: skip
+    assert {task["queue"] for task in tasks.values()} == {"default"}
+    assert all(task["retries"] >= 1 for task in tasks.values())
 
 
 def test_the_form_is_the_parameter_model(parsed: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from sqlalchemy import select
 
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.tables import Champion, ComparisonManifest, EvaluationCase, ModelVersion
+from femur_tasks.serving.champion import Served, serve
+from femur_tasks.serving.inputs import find_inputs
 from femur_tasks.serving.predict import predict
 from femur_tasks.signing import BadSignature
 from femur_tasks.steps.context import Context
@@ -55,6 +57,10 @@ def expected_mask(context: Context, model_id: int, image: Path) -> Array:
     return np.asarray(probability.resize(picture.size, Image.Resampling.BILINEAR)) > 0.5
 
 
+def by_keras(context: Context, folder: Path) -> Served:
+    return serve(context.registry, context.store, "femur", "keras", folder / "cache")
+
+
 def test_every_row_is_the_dice_of_its_own_case_at_full_size(context: Context, tmp_path: Path) -> None:
     digest = ingested(context, tmp_path, SPLITS)
     model_id = registered(context, 1, digest, seed=1)
@@ -88,7 +94,7 @@ def test_predict_writes_the_champions_mask_in_the_pictures_own_geometry(context:
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
     image = tmp_path / "data/test/imgs/E.nii.gz"
-    (found,) = predict(context.registry, context.store, "femur", [image], tmp_path / "out")
+    (found,) = predict(by_keras(context, tmp_path), find_inputs([image], tmp_path / "out"), tmp_path / "out")
     written = nib.load(str(found.mask))
     np.testing.assert_array_equal(np.asarray(written.dataobj).T > 0, expected_mask(context, model_id, image))
     np.testing.assert_array_equal(written.affine, nib.load(image).affine)
@@ -104,4 +110,4 @@ def test_champion_that_is_not_proven_does_not_predict(context: Context, tmp_path
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
     with pytest.raises(BadSignature):
-        predict(context.registry, context.store, "femur", [tmp_path / "data/test/imgs/E.nii.gz"], tmp_path / "out")
+        by_keras(context, tmp_path)

@@ -19,6 +19,7 @@ from femur_tasks.cli import show
 from femur_tasks.errors import FemurError
 from femur_tasks.registry.database import migrate
 from femur_tasks.settings import settings
+from tests.radiographs import grey_hw, nifti
 
 COMMANDS = (
     "up", "down", "status", "config", "demo-data", "ingest", "retrain", "promote", "rollback", "predict", "registry",
@@ -311,3 +312,49 @@ def test_refused_dataset_ends_with_2_and_the_problems(
     assert femur("ingest", ".", "--json", "--report", "page.html") == 2
     assert json.loads(capsys.readouterr().out)["state"] == "refused"
     assert Path("page.html").read_bytes() == b"<html>"
+
+
+def predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A champion that needs neither registry nor store."""
+    from tests.served import lone_femur, served
+
+    monkeypatch.setattr(
+        "femur_tasks.steps.context.open_context",
+        lambda: SimpleNamespace(registry=None, store=None, settings=settings()),
+    )
+    monkeypatch.setattr("femur_tasks.serving.champion.serve", lambda *_: served(lone_femur))
+
+
+def test_predict_tells_flags_and_leaves_the_exit_code_at_0(
+    femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted(monkeypatch)
+    Path("a.nii").write_bytes(nifti(grey_hw(1).T))
+    assert femur("predict", "a.nii", "--out", "masks") == 0
+    said = capsys.readouterr()
+    assert "one_femur" in said.out
+    assert "a femur on one side alone" in said.out, "what the flag means"
+    assert "pictures: 1 in " in said.err
+    assert "a second" in said.err
+    assert femur("predict", "a.nii", "--out", "masks", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"][0]["flags"] == ["one_femur"]
+    assert told == json.loads(Path("masks/predictions.json").read_text())
+
+
+def test_predict_ends_with_2_where_a_picture_was_refused(
+    femur: Femur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted(monkeypatch)
+    Path("a.nii").write_bytes(nifti(grey_hw(1).T))
+    Path("b.png").write_bytes(b"no picture")
+    assert femur("predict", "a.nii", "b.png", "--out", "masks") == 2
+    said = capsys.readouterr()
+    assert "unreadable" in said.out
+    assert "1 of 2 pictures were refused." in said.err
+    assert Path("masks/a_mask.nii.gz").exists()
+
+
+def test_predict_refuses_a_runtime_that_is_none(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:
+    assert femur("predict", "a.nii", "--out", "masks", "--runtime", "torch") == 1
+    assert "--runtime: Expected 'onnx' or 'keras'.\nReceived: 'torch'." in capsys.readouterr().err

@@ -479,8 +479,8 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
         asked.append((artefact_key, digest, case_ids))
         return {"SYN_0001": b"a picture" if artefact_key.endswith("2") else b"the champion's"}
 
-    monkeypatch.setattr("femur_tasks.steps.pictures._overlays", drawn)
-    monkeypatch.setattr("femur_tasks.steps.pictures.proven_key", stored_key)
+    monkeypatch.setattr("femur_tasks.steps.worst_cases._overlays", drawn)
+    monkeypatch.setattr("femur_tasks.steps.worst_cases.proven_key", stored_key)
     page = promoted.store.get(write_report(promoted, "night-1")).decode()
     text = text_of(page)
     assert "femur:2 replaces femur:1 as champion of femur" in text
@@ -507,8 +507,8 @@ def test_a_report_whose_pictures_fail_is_written_without_them(
     def gone(*_: object) -> dict[str, bytes]:
         raise NotFound("Expected an object named artefacts/1. Received: nothing.")
 
-    monkeypatch.setattr("femur_tasks.steps.pictures._overlays", gone)
-    monkeypatch.setattr("femur_tasks.steps.pictures.proven_key", stored_key)
+    monkeypatch.setattr("femur_tasks.steps.worst_cases._overlays", gone)
+    monkeypatch.setattr("femur_tasks.steps.worst_cases.proven_key", stored_key)
     text = page_of(promoted)
     assert "The pictures are left out: Expected an object named artefacts/1. Received: nothing." in text
     assert "SYN_0001: Dice 0.8700, HD95 2.50 % SYN_0000: Dice 0.9300" in text

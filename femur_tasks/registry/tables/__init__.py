@@ -22,6 +22,7 @@ from femur_tasks.registry.tables.models import (
     ModelCard,
     ModelVersion,
 )
+from femur_tasks.registry.tables.predictions import IncomingPicture, PredictionDrift, PredictionRate, PredictionRun
 from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
 from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
 from femur_tasks.registry.tables.signatures import Signature, SigningKey
@@ -45,9 +46,13 @@ __all__ = [
     "Fit",
     "FitEpoch",
     "IncomingObject",
+    "IncomingPicture",
     "Ingest",
     "ModelCard",
     "ModelVersion",
+    "PredictionDrift",
+    "PredictionRate",
+    "PredictionRun",
     "Promotion",
     "Run",
     "Search",

@@ -1,0 +1,56 @@
+"""Runtimes: a champion's file as a function from a picture to the femur's probability."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from femur_tasks.dataset.picture import Array
+from femur_tasks.errors import FemurError
+
+Probability = Callable[[Array], Array]
+"""From (size, size) uint8 to (size, size) float32."""
+
+
+def by_onnx(data: bytes) -> Probability:
+    """By ONNX Runtime on the CPU with a thread a core; it loads no TensorFlow.
+
+    Raises:
+        FemurError: the bytes are no ONNX model of ours.
+    """
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as err:
+        raise FemurError(f"Expected an ONNX model. Received: {err!r:.200}", "Use --runtime keras.") from err
+
+    def probability(image_hw: Array) -> Array:
+        found = session.run(["probability"], {"image": image_hw[None, :, :, None].astype(np.float32)})
+        return np.asarray(found[0][0, ..., 0], np.float32)
+
+    return probability
+
+
+def by_keras(data: bytes) -> Probability:
+    """By Keras from the weights, in float32.
+
+    Raises:
+        FemurError: the bytes are no artefact of ours.
+    """
+    from femur_tasks.training import artefact
+    from femur_tasks.training.fit import probabilities
+
+    network, _ = artefact.unpack(data)
+    return lambda image_hw: probabilities(network, image_hw[None])[0]
+
+
+def cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,84 @@
+"""Pictures of a verdict's worst cases: what the challenger sees there, and what the champion of that moment saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+
+from femur_tasks.dataset.resize import enlarge_probability, shrink_image
+from femur_tasks.dataset.shards import unpack
+from femur_tasks.errors import FemurError, Unreachable
+from femur_tasks.evaluation.overlays import overlay, png_bytes
+from femur_tasks.registry.tables import ComparisonManifest, VerdictPicture, VerdictRow
+from femur_tasks.steps.context import Context
+from femur_tasks.steps.run import pinned_manifest
+from femur_tasks.steps.signatures import proven_key
+
+
+def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str]) -> Mapping[str, bytes]:
+    """The challenger's overlay of each case as PNG; they and the champion's are kept with the verdict, made once.
+
+    Evaluations keep no masks, so these few cases are predicted again. A champion that can't be loaded any more has no
+    pictures.
+
+    Args:
+        case_ids: the worst ones, worst first.
+
+    Raises:
+        BadSignature: the challenger's row is not the one that was signed.
+        WasCollected: its files are gone.
+        Unreachable: the store or the registry does not answer.
+    """
+    with context.registry.reading() as session:
+        verdict = session.get_one(VerdictRow, verdict_id)
+        digest = session.get_one(ComparisonManifest, verdict.manifest_digest).dataset_digest
+        kept = session.scalars(select(VerdictPicture).where(VerdictPicture.verdict_id == verdict_id)).all()
+    if kept:
+        return {row.case_id: context.store.get(row.challenger_key) for row in kept}
+    challengers = context.apart(_overlays, proven_key(context, verdict.challenger_id), digest, case_ids)
+    champions: Mapping[str, bytes] = {}
+    if verdict.champion_id is not None:
+        try:
+            champions = context.apart(_overlays, proven_key(context, verdict.champion_id), digest, case_ids)
+        except Unreachable:
+            raise
+        except FemurError:
+            champions = {}
+    rows = [
+        VerdictPicture(
+            verdict_id=verdict_id,
+            case_id=case_id,
+            position=position,
+            challenger_key=context.store.put(challengers[case_id], "pictures"),
+            champion_key=context.store.put(champions[case_id], "pictures") if case_id in champions else None,
+        )
+        for position, case_id in enumerate(case_ids)
+        if case_id in challengers
+    ]
+    with context.registry.writing() as session:
+        for row in rows:
+            session.merge(row)
+    return challengers
+
+
+def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
+    """PNG by case id."""
+    import numpy as np
+
+    from femur_tasks.training import artefact
+    from femur_tasks.training.fit import probabilities
+
+    model, spec = artefact.unpack(context.store.get(artefact_key))
+    overlays = {}
+    for key in pinned_manifest(context, digest).shard_keys("test"):
+        shard = unpack(context.store.get(key))
+        chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
+        if not chosen:
+            continue
+        images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
+        for index, probability in zip(chosen, probabilities(model, images), strict=True):
+            image = shard.images_bhw[index]
+            predicted = enlarge_probability(probability, *image.shape) > 0.5
+            overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
+    return overlays
