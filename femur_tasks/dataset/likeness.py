@@ -18,7 +18,7 @@ from femur_tasks.dataset.alignment import coarse
 from femur_tasks.dataset.fingerprint import SIDE, fingerprint
 from femur_tasks.dataset.picture import Array
 
-NAME: Final = "hips-16-1"
+NAME: Final = "hips-16-2"
 """Stored with what was learned; another frame or measure gets another name."""
 LEVEL: Final = 0.01
 """Share of pictures like the training cases that are called unlike."""

@@ -24,7 +24,7 @@ from femur_tasks.serving.runtime import Probability, by_keras, by_onnx
 from femur_tasks.storage import ObjectStore
 
 MOST_CASES = 512
-"""Training cases that are learned from: the first ones, a split being in no order of looks."""
+"""Cases that are learned from: the first ones, a split being in no order of looks."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ def _kept(path: Path, store: ObjectStore, manifest_key: str, size: int) -> NDArr
 
 
 def training_hips(store: ObjectStore, manifest_key: str, size: int) -> NDArray[np.float32]:
-    """(n, d) hips of a version's training cases at the size that a network sees; cases without a femur are left out."""
+    """(n, d) hips of the cases that shaped a model, at the size that it sees; those without a femur are left out.
+
+    Validation cases are among them: they chose its epoch. Test cases stay unseen.
+    """
     manifest = Manifest.from_json(store.get(manifest_key))
     found: list[NDArray[np.float32]] = []
-    for key in manifest.shard_keys("train"):
+    for key in (*manifest.shard_keys("train"), *manifest.shard_keys("val")):
         shard = unpack(store.get(key))
         pairs = zip(shard.images_bhw, shard.masks_bhw, strict=True)
         found += [

@@ -108,6 +108,18 @@ def test_picture_that_went_away_before_its_turn_is_forgotten(context: Context) -
     assert {name: row.state for name, row in ledger(context).items()} == {"b.png": "predicted"}
 
 
+def test_picture_that_was_replaced_before_its_turn_is_not_taken_for_the_old_one(context: Context) -> None:
+    drop(context, "a.png")
+    look_for_pictures(context)
+    context.store.put_named(png(9), "incoming-images/a.png")
+    predict_waiting(context, RUN, "femur")
+    assert ledger(context)["a.png"].state == "waiting"
+    assert look_for_pictures(context)["waiting"] == {"femur": 1}
+    predict_waiting(context, RUN, "femur")
+    row = ledger(context)["a.png"]
+    assert (row.state, row.intensity_mean) == ("predicted", pytest.approx(grey_hw(9, SIZE, SIZE).mean()))
+
+
 def test_killed_night_goes_on_with_the_rest(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(context, "a.png", "b.png", "c.png")
     look_for_pictures(context)
