@@ -115,8 +115,8 @@ def test_what_is_not_there_ends_with_1_and_what_to_do(
     femur: Femur, filled: Context, capsys: Said, arguments: tuple[str, ...]
 ) -> None:
     assert femur(*arguments) == 1
-    what, todo = capsys.readouterr().err.strip().splitlines()
-    assert what.startswith("Expected a")
+    what, why, todo = capsys.readouterr().err.strip().splitlines()
+    assert (what[:10], why[:10]) == ("Expected a", "Received: ")
     assert todo
 
 
