@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.evaluation.intervals import bootstrap_mean
 from femur_tasks.registry.promotion import former_champion
+from femur_tasks.registry.queries import newest_evaluation
 from femur_tasks.registry.tables import (
     Champion,
     DatasetVersion,
@@ -70,12 +71,7 @@ def champion_facts(session: Session, model: str) -> ChampionFacts | None:
     entered = session.scalars(
         select(Promotion).where(Promotion.model == model).order_by(Promotion.id.desc()).limit(1)
     ).one()
-    scored = session.scalars(
-        select(Evaluation)
-        .where(Evaluation.model_version_id == version.id, Evaluation.split == "test")
-        .order_by(Evaluation.id.desc())
-        .limit(1)
-    ).first()
+    scored = newest_evaluation(session, version.id)
     dices = _dices(session, scored)
     interval = bootstrap_mean([dice for _, dice in dices], CONFIDENCE, 0) if len(dices) > 1 else None
     dataset = session.get_one(DatasetVersion, version.dataset_digest)

@@ -116,15 +116,8 @@ def model_version(session: Session, name: str) -> Row:
     Raises:
         NotFound: no such model version.
     """
-    model, _, version = name.partition(":")
-    found = session.scalars(
-        select(ModelVersion).where(
-            ModelVersion.name == model, ModelVersion.version == (int(version) if version.isdigit() else -1)
-        )
-    ).first()
-    if found is None:
-        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "See `femur registry list`.")
-    (row,) = _registered(session, model, found.version)
+    found = find_model_version(session, name)
+    (row,) = _registered(session, found.name, found.version)
     verdicts = session.scalars(
         select(VerdictRow).where(VerdictRow.challenger_id == found.id).order_by(VerdictRow.id.desc())
     ).all()
@@ -143,13 +136,35 @@ def model_version(session: Session, name: str) -> Row:
 
 
 def card_key(session: Session, name: str) -> str | None:
-    """Where the card of `MODEL:VERSION` lies as JSON; None where it has none, or there is no such version."""
-    model, _, version = name.partition(":")
-    return session.scalar(
-        select(ModelCard.json_key)
-        .join(ModelVersion, ModelVersion.id == ModelCard.model_version_id)
-        .where(ModelVersion.name == model, ModelVersion.version == (int(version) if version.isdigit() else -1))
-    )
+    """Where the card of `MODEL:VERSION` lies as JSON; None where it has none.
+
+    Raises:
+        NotFound: no such model version.
+    """
+    card = session.get(ModelCard, find_model_version(session, name).id)
+    return card.json_key if card else None
+
+
+def find_model_version(session: Session, name: str) -> ModelVersion:
+    """The model version called `MODEL:VERSION`.
+
+    Raises:
+        NotFound: there is none.
+    """
+    model, _, digits = name.partition(":")
+    version = int(digits) if digits.isascii() and digits.isdigit() else -1
+    found = session.scalars(select(ModelVersion).where(ModelVersion.name == model, ModelVersion.version == version))
+    if (row := found.first()) is None:
+        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "See `femur registry list`.")
+    return row
+
+
+def newest_evaluation(session: Session, model_version_id: int, manifest: str | None = None) -> Evaluation | None:
+    """The newest test scores of a model version, on one comparison manifest where it is named; else None."""
+    mine = [Evaluation.model_version_id == model_version_id, Evaluation.split == "test"]
+    if manifest:
+        mine.append(Evaluation.manifest_digest == manifest)
+    return session.scalars(select(Evaluation).where(*mine).order_by(Evaluation.id.desc()).limit(1)).first()
 
 
 def newest_verdict(session: Session, run_id: str) -> VerdictRow | None:
@@ -179,12 +194,10 @@ def reasons(session: Session, verdict_id: int) -> list[Row]:
 
 
 def _worst_cases(session: Session, model_version_id: int) -> list[Row]:
-    newest = session.scalars(
-        select(Evaluation.id).where(Evaluation.model_version_id == model_version_id).order_by(Evaluation.id.desc())
-    ).first()
+    newest = newest_evaluation(session, model_version_id)
     rows = session.scalars(
         select(EvaluationCase)
-        .where(EvaluationCase.evaluation_id == newest)
+        .where(EvaluationCase.evaluation_id == (newest.id if newest else None))
         .order_by(EvaluationCase.dice, EvaluationCase.case_id)
         .limit(5)
     )

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from femur_tasks.evaluation.intervals import bootstrap_mean
+from femur_tasks.registry.queries import newest_evaluation
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     Evaluation,
@@ -60,11 +61,7 @@ def stored_card(context: Context, json_key: str) -> dict[str, Any]:
 
 
 def _gathered(session: Session, version: ModelVersion) -> Card | None:
-    evaluation = session.scalars(
-        select(Evaluation)
-        .where(Evaluation.model_version_id == version.id, Evaluation.split == "test")
-        .order_by(Evaluation.id.desc())
-    ).first()
+    evaluation = newest_evaluation(session, version.id)
     if evaluation is None:
         return None
     run = session.get_one(Run, version.run_id)

@@ -13,12 +13,11 @@ from femur_tasks.dataset.problems import Problem
 from femur_tasks.errors import FemurError
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval, bootstrap_mean
 from femur_tasks.registry.gate import Reason, Verdict
-from femur_tasks.registry.queries import find_run, newest_verdict, reasons_of
+from femur_tasks.registry.queries import find_run, newest_evaluation, newest_verdict, reasons_of
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
     DatasetVersion,
-    Evaluation,
     EvaluationCase,
     FitEpoch,
     ModelVersion,
@@ -200,7 +199,7 @@ def _candidates(session: Session, run: Run, verdict: VerdictRow | None) -> tuple
 
 
 def _scores(session: Session, model_id: int, manifest: str | None, seed: int) -> Scores | None:
-    evaluation = _evaluation(session, model_id, manifest)
+    evaluation = newest_evaluation(session, model_id, manifest)
     if evaluation is None:
         return None
     dices = list(_dices(session, model_id, evaluation.manifest_digest).values())
@@ -213,15 +212,9 @@ def _scores(session: Session, model_id: int, manifest: str | None, seed: int) ->
     )
 
 
-def _evaluation(session: Session, model_id: int, manifest: str | None) -> Evaluation | None:
-    """The newest evaluation of a model version, on this comparison manifest where there is one already."""
-    newest = select(Evaluation).where(Evaluation.model_version_id == model_id).order_by(Evaluation.id.desc())
-    return session.scalars(newest.where(Evaluation.manifest_digest == manifest) if manifest else newest).first()
-
-
 def _cases(session: Session, model_id: int, manifest: str) -> list[tuple[EvaluationCase, float]]:
     """The evaluated cases that have a usable Dice, with it, worst first."""
-    evaluation = _evaluation(session, model_id, manifest)
+    evaluation = newest_evaluation(session, model_id, manifest)
     if evaluation is None:
         return []
     rows = session.scalars(

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from femur_tasks import signing
 from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.registry.queries import find_model_version
 from femur_tasks.registry.signatures import check_signature, refuse_collected, sign_version
 from femur_tasks.registry.tables import ModelCard, ModelVersion, Signature, SigningKey
 from femur_tasks.steps.context import Context
@@ -65,11 +66,7 @@ def stored_file(session: Session, name: str, kind: str) -> str:
         NotFound: there is no such version, or it has no such file, or not any more.
         BadSignature: the row is not the one that was signed.
     """
-    model, _, digits = name.partition(":")
-    wanted = select(ModelVersion).where(ModelVersion.name == model, ModelVersion.version == int(digits or 0))
-    version = session.scalars(wanted).first() if digits.isdigit() else None
-    if version is None:
-        raise NotFound(f"Expected MODEL:VERSION of one that is there. Received: {name}.", "`femur registry list`")
+    version = find_model_version(session, name)
     check_signature(session, version)
     refuse_collected(session, version)
     card = session.get(ModelCard, version.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -51,8 +51,3 @@ def token_of(request: Request) -> str:
     """The caller's own token, to act in their name."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return token if kind.lower() == "bearer" else request.cookies.get(COOKIE_NAME_JWT_TOKEN, "")
-
-
-def name_of(user: Any) -> str:
-    """How Airflow calls a user."""
-    return str(user.get_name())

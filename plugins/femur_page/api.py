@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response, status
@@ -18,7 +17,7 @@ from femur_tasks.errors import NotFound
 from femur_tasks.morning import champion, verdict
 from femur_tasks.registry import queries
 from femur_tasks.steps import datasets
-from femur_tasks.steps.progress import run_progress
+from femur_tasks.steps.progress import RunProgress, run_progress
 
 PREFIX = "/api/v1"
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -67,19 +66,19 @@ def _page(found: tuple[list[T], int], limit: int, offset: int) -> dict[str, Any]
 
 
 @router.get("/champions")
-def champions(session: Reading) -> list[schemas.Champion]:
+def champions(session: Reading) -> list[champion.ChampionFacts]:
     """The champion of every model."""
     facts = (champion.champion_facts(session, model) for model in champion.model_names(session))
-    return [schemas.Champion.model_validate(found) for found in facts if found]
+    return [found for found in facts if found]
 
 
 @router.get("/champions/{model}")
-def champion_of(session: Reading, model: str) -> schemas.Champion:
+def champion_of(session: Reading, model: str) -> champion.ChampionFacts:
     """The champion of one model."""
     found = champion.champion_facts(session, model)
     if found is None:
         raise NotFound(f"Expected a champion of model {model}. Received: none.")
-    return schemas.Champion.model_validate(found)
+    return found
 
 
 @router.get("/champions/{model}/history")
@@ -125,9 +124,9 @@ def runs(session: Reading, model: Name = None, limit: Limit = 50, offset: Offset
 
 
 @router.get("/runs/{run_id}/progress")
-def progress(session: Reading, run_id: str) -> schemas.Progress:
-    """How far a run is."""
-    return schemas.Progress.model_validate(asdict(run_progress(session, run_id)))
+def progress(session: Reading, run_id: str) -> RunProgress:
+    """How far a run is, as `femur runs watch --json` says it."""
+    return run_progress(session, run_id)
 
 
 @router.get("/runs/{run_id}/trials")
@@ -156,9 +155,9 @@ def verdict_of(session: Reading, run_id: str) -> schemas.Verdict:
         champion=compared.champion,
         headline=found.headline,
         sentence=found.sentence,
-        rules=[schemas.Rule.model_validate(rule) for rule in compared.verdict.reasons],
-        slices=[schemas.Slice.model_validate(one) for one in found.slices],
-        cases=[schemas.Case.model_validate(case) for case in found.cases],
+        rules=list(compared.verdict.reasons),
+        slices=list(found.slices),
+        cases=list(found.cases),
     )
 
 

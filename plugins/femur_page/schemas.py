@@ -1,11 +1,14 @@
-"""What the JSON API answers. Rows of views have the columns that docs/registry.md gives."""
+"""What the JSON API answers where no facts of the library say it already; rows of views as docs/registry.md says."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from femur_tasks.morning.verdict import ComparedCase, SliceDifference
+from femur_tasks.registry.gate import Reason
 
 Item = TypeVar("Item")
 
@@ -24,12 +27,6 @@ class Failure(BaseModel):
 
     detail: str
     todo: str = ""
-
-
-class FromFacts(BaseModel):
-    """Read from the attributes of facts."""
-
-    model_config = ConfigDict(from_attributes=True)
 
 
 class Version(BaseModel):
@@ -62,33 +59,6 @@ class VersionInFull(Version):
     artefact_bytes: int
     verdicts: list[dict[str, Any]]
     worst_cases: list[dict[str, Any]]
-
-
-class Champion(FromFacts):
-    """The champion of a model."""
-
-    model: str
-    version: str
-    family: str
-    since: datetime
-    dice: float | None
-    dice_low: float | None
-    dice_high: float | None
-    worst_dice: float | None
-    worst_case: str | None
-    hd95_pct: float | None
-    cases: int
-    latency_ms: float | None
-    artefact_bytes: int
-    dataset: str
-    dataset_digest: str
-    run_id: str
-    verdict_id: int | None
-    kind: str
-    actor: str
-    reason: str
-    files: list[str]
-    former: str | None
 
 
 class Move(BaseModel):
@@ -124,35 +94,6 @@ class RunRow(BaseModel):
     has_report: bool
 
 
-class Rule(FromFacts):
-    """One rule of the gate."""
-
-    code: str
-    passed: bool
-    value: float | None
-    threshold: float | None
-    sentence: str
-
-
-class Slice(FromFacts):
-    """Mean paired difference over a group of cases, with its 95 % interval."""
-
-    name: str
-    cases: int
-    mean: float
-    low: float
-    high: float
-
-
-class Case(FromFacts):
-    """One test case of both."""
-
-    case_id: str
-    dice: float | None
-    champion_dice: float | None
-    hd95_pct: float | None
-
-
 class Verdict(BaseModel):
     """What the gate said in a run, and what it stands on; cases are the challenger's worst first."""
 
@@ -164,23 +105,9 @@ class Verdict(BaseModel):
     champion: str | None
     headline: str
     sentence: str
-    rules: list[Rule]
-    slices: list[Slice]
-    cases: list[Case]
-
-
-class Progress(FromFacts):
-    """How far a run is; the parts are those of `femur runs watch --json`."""
-
-    run_id: str
-    state: str
-    model: str
-    dataset: str
-    deadline: datetime | None
-    epochs: int
-    device_s: float
-    fits: list[Any]
-    searches: list[Any]
+    rules: list[Reason]
+    slices: list[SliceDifference]
+    cases: list[ComparedCase]
 
 
 class TrialRow(BaseModel):

@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 
 from femur_tasks.registry.database import Registry
 from femur_tasks.settings import settings
-from femur_tasks.steps.context import Context, open_context
+from femur_tasks.storage import open_store
 
 
 @lru_cache
@@ -33,11 +33,6 @@ def reading() -> Iterator[Session]:
 Reading = Annotated[Session, Depends(reading)]
 
 
-def context() -> Context:
-    """Registry and store."""
-    return open_context()
-
-
 def sent(key: str, media_type: str, name: str | None = None) -> FileResponse:
     """A stored object, sent only once its bytes have the digest that its key promises.
 
@@ -51,7 +46,7 @@ def sent(key: str, media_type: str, name: str | None = None) -> FileResponse:
     with tempfile.NamedTemporaryFile(prefix="femur-page-", delete=False) as file:
         path = Path(file.name)
     try:
-        context().store.download(key, path)
+        open_store(settings()).download(key, path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
