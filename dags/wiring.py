@@ -7,9 +7,11 @@ from typing import Any
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryRule
 from airflow.sdk.definitions.retry_policy import RetryAction
+from airflow.sdk.log import mask_secret
 from next_slot import NextSlotTimetable
 
 from femur_tasks.parameters import form_fields
+from femur_tasks.redaction import secrets_of
 from femur_tasks.settings import settings
 
 DATASET_VERSIONS = Asset(name="femur_dataset_versions", uri="femur://registry/dataset_version")
@@ -18,8 +20,22 @@ GPU = {"pool": "gpu", "queue": "gpu", "execution_timeout": timedelta(hours=12), 
 JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
 """Where scoring, signing and judging run: off the queue `gpu`, whose workers hold no signing key."""
 
+for _secret in secrets_of(settings()):
+    mask_secret(_secret)  # whoever parses a DAG file or runs a task of it writes none of them into a log
+
+
+def tell_failure(context: Any) -> None:
+    """What a task does that has failed for good, in its own process."""
+    from femur_tasks.steps import notify
+    from femur_tasks.steps.context import open_context
+
+    failed, why = context["task_instance"], str(context.get("exception") or "it was killed: see its log")
+    notify.tell_failure(open_context(), failed.dag_id, failed.run_id, failed.task_id, why)
+
+
 DEFAULTS: dict[str, Any] = {
     "owner": "femur",
+    "on_failure_callback": tell_failure,
     # at least 5, 10, 20 and 40 s: a store or database that is away for a minute costs a wait, no run
     "retries": 4,
     "retry_delay": timedelta(seconds=5),

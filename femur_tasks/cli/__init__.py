@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from femur_tasks.cli import data, dataset, demo, housekeeping, keys, registry, reproduce, runs, stack, training
+from femur_tasks.cli import data, dataset, demo, housekeeping, keys, registry, reproduce, runs, stack, telling, training
 from femur_tasks.cli.failures import failures
+from femur_tasks.logs import Lines
 
 _PANELS = {
-    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config),
+    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config, telling.notify, telling.metrics),
     "Data": (data.demo_data, data.ingest),
     "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, training.predict),
     "Registry": (housekeeping.verify, housekeeping.gc),
@@ -52,4 +53,4 @@ def main() -> None:
         app()
 
 
-logging.getLogger("femur_tasks").addHandler(logging.StreamHandler())
+logging.getLogger("femur_tasks").addHandler(Lines())

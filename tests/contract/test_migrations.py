@@ -22,6 +22,7 @@ _AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _VALUES: dict[tuple[str, str], Any] = {
     ("incoming_object", "state"): "waiting",
     ("ingest", "state"): "ingested",
+    ("notification", "outcome"): "sent",
     ("promotion", "kind"): "promote",
     ("search", "state"): "open",
     ("search", "strategy"): "hyperband",
