@@ -73,7 +73,7 @@ class _Registered(Collector):
         worst = _gauge("femur_champion_worst_dice", "The worst case's.", "model")
         hd95 = _gauge("femur_champion_hd95_percent", "Mean HD95, per cent of the picture's height.", "model")
         champions = select(Champion, ModelVersion).join(ModelVersion, ModelVersion.id == Champion.model_version_id)
-        for champion, model in self._session.execute(champions.order_by(Champion.model)).tuples():
+        for champion, model in self._session.execute(champions.order_by(Champion.model)):
             version.add_metric([champion.model, model.family], model.version)
             age.add_metric([champion.model], self._since(champion.since))
             tested = select(Evaluation).where(Evaluation.model_version_id == model.id, Evaluation.split == "test")
@@ -106,7 +106,7 @@ class _Registered(Collector):
         ).group_by(Run.model, Run.state))  # fmt: skip
         age = _gauge("femur_last_run_age_seconds", "Since when the newest run of each state ended.", "model", "state")
         ended = select(Run.model, Run.state, func.max(Run.finished_at)).where(Run.finished_at.is_not(None))
-        for model, state, at in self._session.execute(ended.group_by(Run.model, Run.state)).tuples():
+        for model, state, at in self._session.execute(ended.group_by(Run.model, Run.state)):
             if at is not None:
                 age.add_metric([model, state], self._since(at))
         yield age
@@ -116,7 +116,7 @@ class _Registered(Collector):
         device = _gauge("femur_device_seconds", "Training of each model's newest run.", "model", "of")
         for run in self._newest_runs():
             states = select(Trial.state, func.count()).where(Trial.run_id == run.run_id).group_by(Trial.state)
-            for state, times in self._session.execute(states).tuples():
+            for state, times in self._session.execute(states):
                 trials.add_metric([run.model, state], times)
             for name, epochs in (("fits", FitEpoch), ("trials", TrialEpoch)):
                 spent = select(func.sum(epochs.seconds)).where(epochs.run_id == run.run_id)
@@ -139,7 +139,7 @@ class _Registered(Collector):
                 below,
                 (below.run_id == Trial.run_id) & (below.search == Trial.search) & (below.trial_id == Trial.parent_id),
             )
-            times = self._session.execute(rises.where(Trial.run_id == run.run_id)).tuples()
+            times = self._session.execute(rises.where(Trial.run_id == run.run_id))
             if waited := [_seconds(ended, began) for ended, began in times if ended and began]:
                 wait.add_metric(["trial", run.model], sum(waited) / len(waited))
         yield wait
@@ -152,9 +152,9 @@ class _Registered(Collector):
             newest = next(its_versions)
             for split in ("train", "val", "test"):
                 cases.add_metric([name, split], getattr(newest, f"{split}_cases"))
-            levels = select(DatasetDrift.level, func.count(func.distinct(DatasetDrift.feature)))
+            levels = select(DatasetDrift.level, func.count(func.distinct(DatasetDrift.feature)).label("times"))
             of_newest = levels.where(DatasetDrift.digest == newest.digest).group_by(DatasetDrift.level)
-            counts = dict(self._session.execute(of_newest).tuples().all())
+            counts = {row.level: row.times for row in self._session.execute(of_newest)}
             for level in ("some", "large"):
                 drifted.add_metric([name, level], counts.get(level, 0))
         yield from (cases, drifted)
@@ -165,7 +165,7 @@ class _Registered(Collector):
             "femur_ingest_problems", "Problems of each dataset's newest ingest.", "dataset", "code", "severity"
         )
         last = select(Ingest.dataset, func.max(Ingest.finished_at)).group_by(Ingest.dataset)
-        for dataset, at in self._session.execute(last).tuples():
+        for dataset, at in self._session.execute(last):
             its = select(Ingest.problems).where(Ingest.dataset == dataset, Ingest.finished_at == at).limit(1)
             found = self._session.scalars(its).one()
             kinds = Counter((one["code"], "error" if one["is_error"] else "warning") for one in found)

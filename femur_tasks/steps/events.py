@@ -83,7 +83,7 @@ def silence(session: Session, settings: Settings, now: datetime) -> Iterator[Eve
     first = select(Dataset.model, func.min(DatasetVersion.created_at)).join(
         DatasetVersion, DatasetVersion.name == Dataset.name
     )
-    for model, began in session.execute(first.group_by(Dataset.model)).tuples():
+    for model, began in session.execute(first.group_by(Dataset.model)):
         last = select(func.max(Run.finished_at)).where(Run.model == model, Run.state.in_(CONCLUDED))
         since = session.scalar(last) or began
         nights = (now.astimezone(zone).date() - since.astimezone(zone).date()).days
@@ -159,7 +159,7 @@ def _no_news(session: Session, name: str, model: str, since: datetime, nights: i
         .group_by(Run.state)
         .order_by(Run.state)
     )
-    return messages.no_news(name, model, since, nights, runs.tuples().all(), links.page())
+    return messages.no_news(name, model, since, nights, [(state, times) for state, times in runs], links.page())
 
 
 def _scored(session: Session, model_id: int, manifest: str | None) -> Scored | None:
