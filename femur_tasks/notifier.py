@@ -42,7 +42,8 @@ def _sent(number: int, url: str, message: Message, settings: Settings) -> Delive
     with _said() as lines:
         service = apprise.Apprise.instantiate(url)
         if not isinstance(service, apprise.NotifyBase):
-            return Delivery(f"{number}: unknown", "Expected a URL that Apprise knows. Received: another.")
+            found = redacted("; ".join(lines) or "another", settings)
+            return Delivery(f"{number}: unknown", f"Expected a URL that Apprise understands. Received: {found}.")
         place = f"{number}: {service.service_name}"
         service.socket_connect_timeout = service.socket_read_timeout = _TIMEOUT_S
         sender = apprise.Apprise()
@@ -65,7 +66,8 @@ def _said() -> Iterator[list[str]]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            if "://" not in record.getMessage():  # an address, of which Apprise hides most
+                lines.append(record.getMessage())
 
     logger, keep = logging.getLogger("apprise"), Keep(logging.WARNING)
     before, propagates = logger.level, logger.propagate

@@ -31,6 +31,7 @@ command={python} -P -m femur_tasks.stack.launch {name}
 environment=FEMUR_PART="{name}"
 autostart=false
 autorestart=true
+startsecs=5
 startretries=10
 stopwaitsecs={stop_s}
 stopasgroup=true

@@ -163,6 +163,6 @@ def _parts_down(settings: Settings, now: datetime) -> Iterator[Message]:
         yield messages.part_down(f"stack/supervisord/{now:%Y-%m-%d}", "The stack's supervisor", "is dead", todo, links)
         return
     for part in status(settings):
-        if part.state != "stopped" and not part.healthy:
+        if part.state not in ("stopped", "starting") and not part.healthy:
             event, how = f"stack/{part.name}/{now:%Y-%m-%d}", f"does not work ({part.state})"
             yield messages.part_down(event, part.name, how, f"Read {part.log}. {todo}", links)
