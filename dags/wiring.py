@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import masking  # noqa: F401 - a task's process may have loaded no plugin
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryRule
 from airflow.sdk.definitions.retry_policy import RetryAction
-from airflow.sdk.log import mask_secret
 from next_slot import NextSlotTimetable
 
 from femur_tasks.parameters import form_fields
-from femur_tasks.redaction import secrets_of
 from femur_tasks.settings import settings
 
 DATASET_VERSIONS = Asset(name="femur_dataset_versions", uri="femur://registry/dataset_version")
@@ -19,9 +18,6 @@ GPU = {"pool": "gpu", "queue": "gpu", "execution_timeout": timedelta(hours=12), 
 """Where training runs: at most the pool's slots side by side, on workers of the queue `gpu`."""
 JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
 """Where scoring, signing and judging run: off the queue `gpu`, whose workers hold no signing key."""
-
-for _secret in secrets_of(settings()):
-    mask_secret(_secret)  # whoever parses a DAG file or runs a task of it writes none of them into a log
 
 
 def tell_failure(context: Any) -> None:
