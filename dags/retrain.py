@@ -113,7 +113,12 @@ def retrain() -> None:
         approved = answer["chosen_options"] == [APPROVE]
         return champion.settle_approval(open_context(), decided["verdict_id"], approved, f"airflow:{person}")
 
-    @task(**JUDGES, trigger_rule="all_done", doc_md="Score the other models for the record and write the report.")
+    @task(
+        **JUDGES,
+        trigger_rule="all_done",
+        on_failure_callback=None,  # the step tells it
+        doc_md="Score the other models for the record, write the report, and tell what came of the run.",
+    )
     def report(run_id: str) -> dict[str, Any]:
         from femur_tasks.steps.close import close_run
         from femur_tasks.steps.context import open_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import masking  # noqa: F401 - a task's process may have loaded no plugin
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryRule
 from airflow.sdk.definitions.retry_policy import RetryAction
 from next_slot import NextSlotTimetable
@@ -18,8 +19,19 @@ GPU = {"pool": "gpu", "queue": "gpu", "execution_timeout": timedelta(hours=12), 
 JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
 """Where scoring, signing and judging run: off the queue `gpu`, whose workers hold no signing key."""
 
+
+def tell_failure(context: Any) -> None:
+    """What a task does that has failed for good, in its own process."""
+    from femur_tasks.steps import notify
+    from femur_tasks.steps.context import open_context
+
+    failed, why = context["task_instance"], str(context.get("exception") or "it was killed: see its log")
+    notify.tell_failure(open_context(), failed.dag_id, failed.run_id, failed.task_id, why)
+
+
 DEFAULTS: dict[str, Any] = {
     "owner": "femur",
+    "on_failure_callback": tell_failure,
     # at least 5, 10, 20 and 40 s: a store or database that is away for a minute costs a wait, no run
     "retries": 4,
     "retry_delay": timedelta(seconds=5),

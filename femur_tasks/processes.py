@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import RLock
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from femur_tasks.errors import FemurError
+from femur_tasks.logs import Lines, ids
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,7 +74,7 @@ def apart(preload: Sequence[str], function: Callable[P, R], *args: P.args, **kwa
     from pebble import ProcessExpired, ProcessPool
 
     with main_left_out():
-        pool = ProcessPool(1, context=children(preload), initializer=_bind_to_parent, initargs=[_log_level()])
+        pool = ProcessPool(1, context=children(preload), initializer=_bind_to_parent, initargs=[_log_level(), ids()])
         future = pool.schedule(function, args=list(args), kwargs=kwargs)
     try:
         return future.result()
@@ -91,8 +92,11 @@ def _log_level() -> int:
     return logging.getLogger().getEffectiveLevel()
 
 
-def _bind_to_parent(log_level: int) -> None:
-    logging.basicConfig(level=log_level)
+def _bind_to_parent(log_level: int, lines_carry: dict[str, Any]) -> None:
+    from structlog.contextvars import bind_contextvars
+
+    logging.basicConfig(level=log_level, handlers=[Lines()])
+    bind_contextvars(**lines_carry)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever waits, who then ends this process
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 

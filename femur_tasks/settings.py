@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from femur_tasks.messages import KINDS, Kind
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -27,10 +30,16 @@ def _long_enough(key: SecretStr) -> SecretStr:
     return key
 
 
+def _words(value: Any) -> Any:
+    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
+
+
 class _Home(BaseSettings):
     """Where state lives; read first, because the embedded stack's own settings lie in there."""
 
-    model_config = SettingsConfigDict(env_prefix="FEMUR_", env_file=CHECKOUT / ".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="FEMUR_", env_file=CHECKOUT / ".env", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
         CHECKOUT / ".femur", description="Folder of all local state: databases, logs, secrets, object store."
@@ -81,6 +90,15 @@ class Settings(_Home):
     gpu_slots: int = Field(2, ge=1, description="Slots of the pool `gpu`: training tasks that run side by side.")
     lease_s: int = Field(60, ge=5, description="Seconds after which a silent worker loses its trial.")
     task_heartbeat_s: int = Field(30, ge=10, description="Seconds after which Airflow calls a silent task dead.")
+    notify_urls: SecretStr = Field(
+        SecretStr(""), description="Apprise URLs that messages go to, separated by spaces or commas. Empty: nobody."
+    )
+    notify_on: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(_words)] = Field(
+        KINDS, description="Kinds of messages that are sent."
+    )
+    no_news_nights: int = Field(3, ge=1, description="Nights without a verdict after which a message says so.")
+    watch_cron: str = Field("30 7 * * *", description="When the morning's look sends what is due.")
+    log_format: Literal["console", "json"] = Field("console", description="How the CLI and its processes log.")
     policy: Path = Field(
         CHECKOUT / "femur_tasks" / "registry" / "policy.yaml", description="The gate's policy, a YAML file."
     )
@@ -89,6 +107,11 @@ class Settings(_Home):
     def database_url(self) -> str:
         """URL of the registry database, the embedded SQLite file where none is set."""
         return self.registry_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def notify_places(self) -> list[str]:
+        """The URLs of `notify_urls`, one by one; they hold passwords, and commas of their own."""
+        return [url for url in re.split(r",?\s+|,(?=[\w+-]+://)", self.notify_urls.get_secret_value()) if url]
 
     @property
     def signing_key_file(self) -> Path:

@@ -19,13 +19,24 @@ from femur_tasks.cli import (
     reproduce,
     runs,
     stack,
+    telling,
     training,
 )
 from femur_tasks.cli.failures import failures
 from femur_tasks.cli.show import AsJson
+from femur_tasks.logs import Lines
 
 _PANELS = {
-    "Stack": (demo.demo, stack.up, stack.down, stack.status, stack.config, overview.open_page),
+    "Stack": (
+        demo.demo,
+        stack.up,
+        stack.down,
+        stack.status,
+        stack.config,
+        overview.open_page,
+        telling.notify,
+        telling.metrics,
+    ),
     "Data": (data.demo_data, data.ingest),
     "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, predict.predict),
     "Registry": (housekeeping.verify, housekeeping.gc),
@@ -76,4 +87,4 @@ def main() -> None:
         app()
 
 
-logging.getLogger("femur_tasks").addHandler(logging.StreamHandler())
+logging.getLogger("femur_tasks").addHandler(Lines())

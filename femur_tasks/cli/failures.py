@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from femur_tasks.cli.show import err, masked
@@ -73,11 +73,16 @@ failures = Failures()
 def _sentence(model: str, fault: ErrorDetails) -> str:
     """`--budget: Expected 'smoke', 'nightly' or 'full'. Received: 'huge'.`"""
     name = str(fault["loc"][0]) if fault["loc"] else model
+    received = masked(repr(fault["input"]))
     if model == "Settings":
+        from femur_tasks.settings import Settings
+
         place = f"FEMUR_{name.upper()}"
+        if Settings.model_fields[name].annotation is SecretStr:
+            received = "one that is not shown"
     else:
         place = _OPTIONS.get((model, name)) or f"--{name.replace('_', '-')}"
-    return f"{place}: {_expected(fault)}. Received: {masked(repr(fault['input']))}."
+    return f"{place}: {_expected(fault)}. Received: {received}."
 
 
 def _expected(fault: ErrorDetails) -> str:

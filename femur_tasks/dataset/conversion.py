@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as TookTooLong
@@ -20,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from structlog.contextvars import bound_contextvars
 
 from femur_tasks.dataset import cases
 from femur_tasks.dataset.cases import CaseFacts, CasePixels, packed_mask
@@ -35,6 +37,7 @@ from femur_tasks.dataset.problems import Faulty, Problem
 from femur_tasks.dataset.resize import shrink_image, shrink_mask, thumbnails
 from femur_tasks.processes import children, main_left_out
 
+log = logging.getLogger(__name__)
 CASE_TIMEOUT_S = 30
 _A_FILE = "a file that can be read"
 _READERS = ("isal.igzip", "nibabel", "safetensors.numpy")  # take a second to load: once, not in every process
@@ -80,6 +83,8 @@ def convert_all(jobs: Sequence[Job], reading: Reading, on_case: Callable[[], Non
         on_case()
     for job, crashed in _side_by_side(partial(convert, reading=reading), todo):
         if isinstance(crashed, Faulty):
+            with bound_contextvars(case_id=job.files.case_id):
+                log.warning("%s", crashed.what)
             cases.save(job.out, None, [crashed.of(job.files.case_id)], None)
         on_case()
 

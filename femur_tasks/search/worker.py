@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from structlog.contextvars import bound_contextvars
+
 from femur_tasks.errors import FemurError, Hopeless, LeaseLost, Unreachable, WasCollected
 from femur_tasks.search.leases import Lease, Leases
 
@@ -65,15 +67,16 @@ def work_once(
 
 def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], None]) -> bool:
     """Whether the trial is finished now; `LeaseLost` may come from training and from reporting alike."""
-    try:
-        with leases.kept(lease):
-            train(lease)
-            leases.finish(lease)
-    except (LeaseLost, Unreachable, WasCollected):
-        raise
-    except FemurError as err:
-        again = leases.fail(lease, str(err), again=not isinstance(err, Hopeless))
-        log.warning("trial %s failed, %s: %s", lease.trial_id, "to be tried again" if again else "for good", err)
-        return False
-    log.info("trial %s trained to epoch %d", lease.trial_id, lease.to_epoch)
-    return True
+    with bound_contextvars(run_id=lease.run_id, search=lease.search, trial_id=lease.trial_id):
+        try:
+            with leases.kept(lease):
+                train(lease)
+                leases.finish(lease)
+        except (LeaseLost, Unreachable, WasCollected):
+            raise
+        except FemurError as err:
+            again = leases.fail(lease, str(err), again=not isinstance(err, Hopeless))
+            log.warning("trial %s failed, %s: %s", lease.trial_id, "to be tried again" if again else "for good", err)
+            return False
+        log.info("trial %s trained to epoch %d", lease.trial_id, lease.to_epoch)
+        return True

@@ -73,7 +73,8 @@ def _bring_up(settings: Settings, supervisor: Supervisor | None, wanted: list[st
     secrets = remember_secrets(home)
     _write_state(settings, ports, secrets)
     if supervisor is None:
-        supervisor = supervision.start(home)
+        tells = bool(settings.notify_places) and "stack" in settings.notify_on
+        supervisor = supervision.start(home, with_alarm=tells)
     elif moved:  # the others were told the old addresses
         say("a remembered port was taken: choosing another and restarting")
         for name in running:

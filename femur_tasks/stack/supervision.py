@@ -24,12 +24,14 @@ from femur_tasks.stack.parts import NAMES, STOP_S, base_env
 _GROUP = "femur"  # supervisord stops group after group, but the members of one group side by side
 _SOCKET = "supervisor.sock"
 _SOCKET_CHARS = 80  # the system allows about 100, and supervisord makes a longer name beside it first
+ALARMING = ("PROCESS_STATE_EXITED", "PROCESS_STATE_FATAL", "TICK_60")
 _PROGRAM = """
 [program:{name}]
 command={python} -P -m femur_tasks.stack.launch {name}
 environment=FEMUR_PART="{name}"
 autostart=false
 autorestart=true
+startsecs=5
 startretries=10
 stopwaitsecs={stop_s}
 stopasgroup=true
@@ -38,6 +40,15 @@ redirect_stderr=true
 stdout_logfile=logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
+"""
+_ALARM = """
+[eventlistener:alarm]
+command={python} -P -m femur_tasks.stack.alarm
+environment=FEMUR_PART="alarm"
+events={events}
+stderr_logfile=logs/alarm.log
+stderr_logfile_maxbytes=10MB
+stderr_logfile_backups=3
 """
 # paths are relative to the home: supervisord would take a % in it for a placeholder, twice
 _CONFIG = """\
@@ -91,6 +102,7 @@ class Supervisor:
                 float(info["start"]) if info["state"] in alive else None,
             )
             for info in self._rpc.getAllProcessInfo()
+            if info["group"] == _GROUP
         }
 
     def start(self, name: str) -> None:
@@ -136,6 +148,11 @@ def connect(home: Path) -> Supervisor | None:
     return None if parts_seen(home) is None else Supervisor(_socket(home))
 
 
+def was_started(home: Path) -> bool:
+    """Whether a supervisord was started in this home and not stopped since; it may be dead."""
+    return (home / "supervisord.pid").exists()
+
+
 def clear_traces(home: Path) -> None:
     """Once supervisord is gone: remove its pid, its socket, and the short folder that was made for the socket."""
     (home / "supervisord.pid").unlink(missing_ok=True)
@@ -147,8 +164,11 @@ def clear_traces(home: Path) -> None:
         pointer.unlink()
 
 
-def start(home: Path) -> Supervisor:
+def start(home: Path, with_alarm: bool = False) -> Supervisor:
     """Start supervisord detached, with every part still down. The caller has made sure that none is left.
+
+    Args:
+        with_alarm: also start the listener that tells people of parts that end.
 
     Raises:
         FemurError: supervisord did not start, or does not answer.
@@ -166,7 +186,8 @@ def start(home: Path) -> Supervisor:
     )
     python = shlex.quote(sys.executable).replace("%", "%%")
     programs = (_PROGRAM.format(name=name, python=python, stop_s=STOP_S[name]) for name in NAMES)
-    write_private(home / "supervisord.conf", config + "".join(programs))
+    alarm = _ALARM.format(python=python, events=",".join(ALARMING)) if with_alarm else ""
+    write_private(home / "supervisord.conf", "".join([config, *programs, alarm]))
     command = [sys.executable, "-P", "-m", "femur_tasks.stack.supervise", str(home / "supervisord.conf")]
     # it puts itself in the background: this waits for the parent that says whether the configuration was good
     begun = subprocess.run(  # noqa: S603 - no part of the command comes from outside

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, StaleChampion
+from femur_tasks.logs import naming
 from femur_tasks.registry import gate, promotion
 from femur_tasks.registry.policy import Policy, policy_of
 from femur_tasks.registry.queries import newest_verdict, reasons_of
@@ -20,6 +21,7 @@ from femur_tasks.registry.tables import ModelVersion, Run, VerdictReason, Verdic
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import compare, evaluate, label
 from femur_tasks.steps.evidence import cases_of, evidence, look_at
+from femur_tasks.steps.notify import tell
 from femur_tasks.steps.run import CONCLUDED, conclude, run_facts
 from femur_tasks.steps.signatures import sign_stored
 
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 ROUNDS = 3
 
 
+@naming("run_id")
 def decide(context: Context, run_id: str, actor: str) -> dict[str, Any]:
     """Evaluate, judge and promote; when the champion moved meanwhile all three are done again, at most 3 times.
 
@@ -112,10 +115,12 @@ def promote_by_hand(
         told = (model, version, actor, reason.strip(), is_override)
         row = promotion.promote_version(session, *told, context.now())
         check_signature(session, session.get_one(ModelVersion, row.to_id))
-        return {
+        moved = {
             "champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor,
             "kind": row.kind,
         }  # fmt: skip
+    tell(context)
+    return moved
 
 
 def roll_back(context: Context, model: str, version: int | None, actor: str, reason: str) -> dict[str, Any]:
@@ -131,7 +136,9 @@ def roll_back(context: Context, model: str, version: int | None, actor: str, rea
     with context.registry.writing() as session:
         row = promotion.rollback(session, model, version, actor, reason.strip(), context.now())
         check_signature(session, session.get_one(ModelVersion, row.to_id))
-        return {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
+        moved = {"champion": label(session, row.to_id), "before": label(session, row.from_id), "actor": actor}
+    tell(context)
+    return moved
 
 
 def _conclude(context: Context, run_id: str, state: str, detail: str) -> None:

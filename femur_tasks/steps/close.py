@@ -8,19 +8,22 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, Unreachable
+from femur_tasks.logs import naming
 from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import ModelVersion, Run
 from femur_tasks.steps.cards import write_cards
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import score_others
+from femur_tasks.steps.notify import tell
 from femur_tasks.steps.report import write_report
 from femur_tasks.steps.run import conclude, run_facts
 
 log = logging.getLogger(__name__)
 
 
+@naming("run_id")
 def close_run(context: Context, run_id: str) -> dict[str, Any]:
-    """Score the run's other models for the record, write cards and the report of whatever came of it, give its outcome.
+    """Score the run's other models for the record, write cards and report of whatever came of it, and tell its outcome.
 
     Raises:
         NotFound: the run was never opened.
@@ -43,6 +46,7 @@ def close_run(context: Context, run_id: str) -> dict[str, Any]:
         run = session.get_one(Run, run_id)
         run.report_key = report_key
         outcome = {"run_id": run_id, "state": run.state, "detail": run.detail, "report": report_key}
+    tell(context)
     if outcome["state"] == "failed":
         raise FemurError(f"Expected run {run_id} to reach a verdict. Received: {outcome['detail']}.")
     return outcome

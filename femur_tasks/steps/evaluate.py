@@ -19,6 +19,7 @@ from femur_tasks.dataset.resize import enlarge_probability, shrink_image, shrink
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import NotFound
 from femur_tasks.evaluation import metrics
+from femur_tasks.logs import naming
 from femur_tasks.registry import promotion
 from femur_tasks.registry.queries import newest_verdict
 from femur_tasks.registry.tables import (
@@ -59,6 +60,7 @@ class _Geometry:
     mirrored: bool
 
 
+@naming("run_id")
 def evaluate(context: Context, run_id: str) -> dict[str, Any]:
     """Score the run's challenger, and the champion where there is one, on the comparison manifest.
 

@@ -26,6 +26,7 @@ from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, Pair, State
 from femur_tasks.steps import recording
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.datasets import champions_version, features_of, newest_version, stored_features
+from femur_tasks.steps.notify import tell
 
 _SENDERS = 4
 _PAIRS_SHOWN = 24
@@ -127,6 +128,7 @@ def publish(
                 session, result.ingest_id, plan, state, result.digest, result.problems, str(result.report_key),
                 context.now(),
             )  # fmt: skip
+        tell(context)
         return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import delete
 
 from femur_tasks.errors import FemurError
+from femur_tasks.logs import naming
 from femur_tasks.parameters import ReproduceParameters
 from femur_tasks.registry.tables import DatasetVersion, ExperimentFit, ExperimentRow, FitEpoch, Run
 from femur_tasks.search.experiments import BY_NAME, EXPERIMENTS, REPRODUCE_BUDGETS, Experiment, ReproduceBudget, spec_of
@@ -54,6 +55,7 @@ def open_reproduction(context: Context, run_id: str, trigger: str, asked: Reprod
     return {"run_id": run_id, "dataset": opened.asked.dataset, "folds": len(opened.folds), "experiments": names}
 
 
+@naming("run_id")
 def run_experiment(context: Context, run_id: str, name: str, worker: str) -> dict[str, Any]:
     """Search where the experiment searches, then fit every seed and fold that was not fitted yet.
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 import femur_tasks
 from femur_tasks.dataset.manifest import Manifest, canonical_digest
 from femur_tasks.errors import FemurError, NotFound
+from femur_tasks.logs import naming
 from femur_tasks.parameters import BUDGETS, Budget, RetrainParameters
 from femur_tasks.registry.tables import Dataset, DatasetVersion, Run
 from femur_tasks.steps.context import Context
@@ -25,6 +26,7 @@ CONCLUDED = ("promoted", "refused", "declined", "stale_champion")
 _RECORDED = ("tensorflow-cpu", "tensorflow", "keras", "keras-tuner", "numpy", "scipy", "pillow", "nibabel")
 
 
+@naming("run_id")
 def open_run(context: Context, run_id: str, trigger: str, parameters: RetrainParameters) -> dict[str, Any]:
     """Start a run: pin the dataset's digest, or say that there is nothing new.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from sqlalchemy import func, select
 
+from femur_tasks.logs import naming
 from femur_tasks.processes import Crashed
 from femur_tasks.registry.tables import Run, TrialEpoch
 from femur_tasks.steps.context import Context
@@ -38,6 +39,7 @@ class _Open:
     seed: int
 
 
+@naming("run_id", "worker")
 def work_on_search(context: Context, run_id: str, worker: str) -> dict[str, Any]:
     """Lease and train trials until the search is done, cancelled or out of time; the first worker opens it.
 
@@ -130,6 +132,7 @@ def train_leased(
     return work_once(leases, worker, train, most_epochs)
 
 
+@naming("run_id")
 def train_winner(context: Context, run_id: str) -> dict[str, Any]:
     """Fit the search's best hyperparameters again at the full budget, as the family `tuned`.
 

@@ -18,6 +18,7 @@ from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.dataset.picture import Array
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import DigestMismatch
+from femur_tasks.logs import naming
 from femur_tasks.registry.signatures import refuse_collected
 from femur_tasks.registry.tables import Fit, ModelVersion
 from femur_tasks.steps.context import Context
@@ -42,6 +43,7 @@ _PROBE_TOLERANCE = 1e-5
 _BRIEFLY = wait_random(0, 0.2)
 
 
+@naming("run_id", "family")
 def train_family(context: Context, run_id: str, family: str) -> dict[str, Any]:
     """Fit the baseline or the U-Net with the reference's best hyperparameters.
 
@@ -56,6 +58,7 @@ def train_family(context: Context, run_id: str, family: str) -> dict[str, Any]:
     return fit_family(context, run_id, family, chosen, epochs, seed_of(parameters.seed, family))
 
 
+@naming("run_id", "family")
 def fit_family(
     context: Context,
     run_id: str,

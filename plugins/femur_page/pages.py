@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from femur_page.access import ACTS, READS, ROLLBACK, MayAct, token_of
 from femur_page.source import Reading, sent
 from femur_tasks.errors import NotFound
 from femur_tasks.morning import champion, history, night, search, verdict
-from femur_tasks.registry import queries
+from femur_tasks.registry import metrics, queries
 from femur_tasks.registry.tables import Run
 from femur_tasks.reports import page as written
 from femur_tasks.steps import datasets
@@ -217,6 +218,12 @@ def report(session: Reading, run: Annotated[str, Query()]) -> FileResponse:
 def ingest_report(session: Reading, ingest: Annotated[str, Query()]) -> FileResponse:
     """The page that an ingest left, with its contact sheets."""
     return sent(datasets.find_ingest(session, ingest).report_key, "text/html")
+
+
+@router.get("/metrics")
+def exposition(session: Reading) -> Response:
+    """The registry for Prometheus, whose scrape brings the bearer token of somebody who may look."""
+    return Response(metrics.exposition(session, datetime.now(UTC)), media_type=metrics.CONTENT_TYPE)
 
 
 @router.get("/picture")

@@ -23,6 +23,7 @@ _VALUES: dict[tuple[str, str], Any] = {
     ("incoming_object", "state"): "waiting",
     ("incoming_picture", "state"): "waiting",
     ("ingest", "state"): "ingested",
+    ("notification", "outcome"): "sent",
     ("promotion", "kind"): "promote",
     ("search", "state"): "open",
     ("search", "strategy"): "hyperband",

@@ -32,6 +32,7 @@ WRITES: dict[str, dict[str, frozenset[str]]] = {
                 "evaluation",
                 "evaluation_case",
                 "model_card",
+                "notification",
                 "promotion",
                 "signature",
                 "verdict_reason",

@@ -26,7 +26,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 now = pendulum.now("UTC")
 slots = {}
-for dag_id in ("predict_incoming", "ingest_dataset", "retrain"):
+for dag_id in ("predict_incoming", "ingest_dataset", "retrain", "morning_watch"):
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(bag.dags[dag_id])).timetable
     for ran_last in (None, 0.5, 3, 30):  # days ago
         last = None if ran_last is None else DataInterval.exact(now.subtract(hours=ran_last * 24))
@@ -40,6 +40,7 @@ facts = {
             task.task_id: {
                 "pool": task.pool, "queue": task.queue, "retries": task.retries, "doc": task.doc_md or "",
                 "timeout": bool(task.execution_timeout or getattr(task, "response_timeout", None)),
+                "tells": bool(task.on_failure_callback),
                 "downstream": sorted(task.downstream_task_ids), "rule": str(task.trigger_rule),
             }
             for task in dag.tasks
@@ -54,7 +55,9 @@ facts = {
     }
     for dag_id, dag in bag.dags.items()
 }
-found = {"dags": facts, "errors": bag.import_errors, "slots": slots, "modules": sorted(sys.modules)}
+from airflow.sdk.log import mask_logs
+line = mask_logs(None, "info", {"event": "posted to slack://HUSHHUSH1/HUSHHUSH2/x with HUSHHUSH2, S3-hush, k-hush"})
+found = {"line": line, "dags": facts, "errors": bag.import_errors, "slots": slots, "modules": sorted(sys.modules)}
 print("FACTS" + json.dumps(found, default=str))
 """
 
@@ -64,6 +67,8 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("airflow")
     environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
+    environment["FEMUR_NOTIFY_URLS"], environment["FEMUR_S3_SECRET_KEY"] = "slack://HUSHHUSH1/HUSHHUSH2/x", "S3-hush"
+    environment["FEMUR_REGISTRY_URL"] = "postgresql://u:k-hush@host/db"
     environment["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(DAGS.parent / "plugins")
     done = subprocess.run(  # noqa: S603 - our own interpreter and script
         [sys.executable, "-c", PROBE, str(DAGS)], env=environment, capture_output=True, text=True, check=True
@@ -74,7 +79,8 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_dag_file_parses(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
     assert set(parsed["dags"]) == {
-        "housekeeping", "ingest_dataset", "predict_incoming", "reproduce", "retrain", "rollback_champion",
+        "housekeeping", "ingest_dataset", "morning_watch", "predict_incoming", "reproduce", "retrain",
+        "rollback_champion",
     }  # fmt: skip
 
 
@@ -84,7 +90,7 @@ def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
 
 def test_unpausing_starts_no_run(parsed: dict[str, Any]) -> None:
     """Whenever it last ran, the next run lies in the coming 24 hours, or is at most an hour late."""
-    assert len(parsed["slots"]) == 12
+    assert len(parsed["slots"]) == 16
     assert all(-1 <= hours <= 24 for hours in parsed["slots"].values()), parsed["slots"]
 
 
@@ -147,3 +153,17 @@ def test_the_form_is_the_parameter_model(parsed: dict[str, Any]) -> None:
     for name, field in RetrainParameters.model_fields.items():
         assert params[name]["value"] == field.get_default()
         assert params[name]["doc"] == field.description
+
+
+def test_every_task_that_fails_is_told_unless_its_step_has_told_it(parsed: dict[str, Any]) -> None:
+    silent = {
+        f"{dag_id}.{task_id}"
+        for dag_id, dag in parsed["dags"].items()
+        for task_id, task in dag["tasks"].items()
+        if not task["tells"]
+    }
+    assert silent == {"retrain.report", "ingest_dataset.refusals"}
+
+
+def test_whoever_parses_a_dag_masks_the_secrets_of_the_settings(parsed: dict[str, Any]) -> None:
+    assert parsed["line"]["event"] == "posted to *** with ***, ***, ***"

@@ -178,6 +178,12 @@ def test_tabs_say_who_why_and_on_what(login: Login, night: Registry) -> None:
     assert "dropout 96 %" in pages["search"], "it alone differs, and decides"
 
 
+def test_prometheus_may_scrape_with_the_token_of_a_viewer(login: Login, night: Registry) -> None:
+    answer = login("bert").get("/femur/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'femur_champion_test_dice{model="femur"} 0.92' in answer.text
+
+
 def test_run_tab_shows_the_verdict_and_says_where_none_belongs(login: Login, night: Registry) -> None:
     assert "femur:2 replaces femur:1" in login("bert").get("/femur/run", params={"run": "femur-run-2"}).text
     assert "trains no model" in login("bert").get("/femur/run", params={"run": "manual__2026"}).text
@@ -206,7 +212,7 @@ def routes(login: Login) -> list[tuple[str, str]]:
     return [*found, *(("get", f"/{tab}") for tab in TABS), ("get", "/run"), ("get", "/tonight/live?run=1"),
             ("get", "/report?run=1"), ("get", "/ingest-report?ingest=1"), ("get", "/api/v1/openapi.json"),
             ("get", "/picture?verdict=1&case=1&whose=champion"), ("get", "/files/femur/1/onnx"),
-            ("post", "/rollback")]  # fmt: skip
+            ("get", "/metrics"), ("post", "/rollback")]  # fmt: skip
 
 
 def test_anonymous_gets_nothing_and_a_viewer_may_not_act(login: Login, night: Registry) -> None:

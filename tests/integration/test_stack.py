@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -22,8 +23,11 @@ from femur_tasks.settings import Settings
 from femur_tasks.stack import leftovers, supervision
 from femur_tasks.stack.control import PartStatus, down, status, up
 from femur_tasks.stack.ports import known_ports
+from femur_tasks.steps import notify
+from femur_tasks.steps.context import open_context
 from femur_tasks.storage import open_store
 from tests.conftest import settings_of
+from tests.receivers import Webhook, webhook
 from tests.safety import listened, open_to_others, secrets_in_logs
 
 
@@ -219,3 +223,70 @@ def test_status_of_a_home_that_never_ran_makes_nothing(own: Settings) -> None:
     assert {(found.state, found.pid) for found in status(own)} == {("stopped", None)}
     assert supervision.connect(own.home) is None
     assert not own.home.exists()
+
+
+def pointed_at(settings: Settings, hook: Webhook) -> Settings:
+    return settings.model_copy(update={"notify_urls": SecretStr(hook.url)})
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """Where the stack's alarm, a process of its own, sends its messages."""
+    with webhook() as found:
+        monkeypatch.setenv("FEMUR_NOTIFY_URLS", found.url)
+        yield found
+
+
+@retry(retry=retry_if_result(lambda told: not told), stop=stop_after_delay(200), wait=wait_fixed(0.2))
+def wait_for_message(hook: Webhook, title: str) -> bool:
+    return title in hook.titles
+
+
+@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(30), wait=wait_fixed(0.1))
+def wait_for_state(settings: Settings, name: str, state: str) -> bool:
+    return part(settings, name).state == state
+
+
+def test_people_are_told_of_a_part_that_was_killed_and_of_one_that_never_starts(own: Settings, hook: Webhook) -> None:
+    """Neither scheduler nor Airflow's database is there: the alarm needs none of them."""
+    up(pointed_at(own, hook), only={"store"})
+    wait_for_state(own, "store", "running")
+    os.kill(pid_of(own), signal.SIGKILL)
+    wait_for_message(hook, "store ended, and is started again")
+    spec = own.home / "parts" / "scheduler.json"
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "argv": ["/bin/false"]}))
+    supervisor = supervision.connect(own.home)
+    assert supervisor is not None
+    supervisor.start("scheduler")
+    wait_for_message(hook, "scheduler is down: it ended at every start")
+    assert part(own, "scheduler").state == "fatal"
+    down(own)
+    assert sorted(hook.titles) == ["scheduler is down: it ended at every start", "store ended, and is started again"]
+    assert leftovers.find(own.home) == {}
+
+
+def test_stack_that_tells_nobody_has_no_alarm(store_settings: Settings) -> None:
+    assert "eventlistener" not in (store_settings.home / "supervisord.conf").read_text()
+
+
+def test_morning_look_finds_a_part_that_was_given_up_and_a_supervisor_that_is_dead(own: Settings) -> None:
+    with webhook() as hook:
+        up(own, only={"store"})
+        spec = own.home / "parts" / "triggerer.json"
+        spec.write_text(json.dumps({**json.loads(spec.read_text()), "argv": ["/bin/false"]}))
+        supervisor = supervision.connect(own.home)
+        assert supervisor is not None
+        supervisor.start("triggerer")
+        wait_for_state(own, "triggerer", "backoff")
+        context = open_context(pointed_at(settings_of(own.home), hook))
+        notify.watch(context)
+        assert hook.titles == ["triggerer does not work (backoff)"]
+        notify.watch(context)
+        assert len(hook.titles) == 1
+        os.kill(leftovers.find(own.home)["supervisord"][0].pid, signal.SIGKILL)
+        time.sleep(0.2)
+        notify.watch(context)
+        assert hook.titles[1:] == ["The stack's supervisor is dead"]
+        down(own)
+        notify.watch(context)
+        assert len(hook.titles) == 2, "a stack that is down on purpose is no news"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from femur_tasks.registry.tables import Champion, DatasetCase, EvaluationCase, ModelVersion, Run, VerdictRow
@@ -15,6 +17,7 @@ from femur_tasks.steps.run import conclude
 from femur_tasks.steps.signatures import sign_stored
 from femur_tasks.storage import digest_in
 from tests import registry_rows as rows
+from tests.receivers import webhook
 
 RUN = "femur-run-9"
 
@@ -166,3 +169,17 @@ def test_promotion_and_outcome_are_one_transaction(night: Context, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         champion.decide(night, RUN, "test")
     assert outcome(night) == ("running", 1, 1)
+
+
+def test_people_are_told_by_whoever_moves_the_champion_by_hand(night: Context) -> None:
+    champion.decide(night, RUN, "test")
+    with webhook() as hook:
+        given = {"notify_urls": SecretStr(hook.url), "notify_on": ("promotion",)}
+        told = replace(night, settings=night.settings.model_copy(update=given))
+        champion.roll_back(told, "femur", None, "cli:me", "shafts cut off")
+        assert hook.titles == ["femur:9 is champion", "femur:1 is champion again"]
+        champion.promote_by_hand(told, "femur", 3, "cli:me", "tried by hand", is_override=True)
+        assert hook.titles[2:] == ["femur:3 is champion"]
+        assert hook.taken[2]["message"].startswith(
+            "Promoted against the gate by cli:me, before femur:1.\ntried by hand"
+        )

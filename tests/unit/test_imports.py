@@ -17,6 +17,7 @@ from femur_tasks.settings import CHECKOUT
 HEAVY = frozenset({"tensorflow", "keras", "keras_tuner", "matplotlib"})
 TRAINING = ("femur_tasks.training", "femur_tasks.search")
 PURE = (
+    "femur_tasks.messages",
     "femur_tasks.evaluation.metrics",
     "femur_tasks.evaluation.intervals",
     "femur_tasks.registry.gate",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from femur_tasks.dataset.work import Work
@@ -21,6 +22,7 @@ from femur_tasks.steps import ingest as steps_ingest
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.incoming import look_for_incoming
 from tests.radiographs import REFERENCE, packed, write_reference
+from tests.receivers import webhook
 
 ASKED = IngestParameters(size=32)
 Planned = dict[str, Any]
@@ -291,3 +293,17 @@ def test_planning_removes_what_was_forgotten(context: Context, source: Path) -> 
     plan = planned(replace(context, now=lambda: datetime.now(UTC) + timedelta(days=3)), source)
     assert forgotten not in folders(context)
     assert plan["ingest_id"] in folders(context)
+
+
+# ---- what people are told
+
+
+def test_source_that_is_refused_at_night_is_told(context: Context, source: Path) -> None:
+    next((source / "train" / "targets").iterdir()).unlink()
+    with webhook() as hook:
+        given = {"notify_urls": SecretStr(hook.url)}
+        told = replace(context, settings=context.settings.model_copy(update=given))
+        plan = planned(told, source)
+        convert_all(told, plan)
+        assert stages.publish(told, plan)["outcome"]["state"] == "refused"
+        assert hook.titles == ["A version of femur was refused"]

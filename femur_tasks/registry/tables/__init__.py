@@ -22,6 +22,7 @@ from femur_tasks.registry.tables.models import (
     ModelCard,
     ModelVersion,
 )
+from femur_tasks.registry.tables.notifications import Notification
 from femur_tasks.registry.tables.predictions import IncomingPicture, PredictionDrift, PredictionRate, PredictionRun
 from femur_tasks.registry.tables.runs import Fit, FitEpoch, Run
 from femur_tasks.registry.tables.searches import OPEN_TRIAL, UNTOLD_TRIAL, Search, Trial, TrialEpoch
@@ -50,6 +51,7 @@ __all__ = [
     "Ingest",
     "ModelCard",
     "ModelVersion",
+    "Notification",
     "PredictionDrift",
     "PredictionRate",
     "PredictionRun",
