@@ -8,8 +8,10 @@ goes on from its last checkpoint.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import AssetOrTimeSchedule, dag, task
@@ -124,11 +126,14 @@ def retrain() -> None:
         from femur_tasks.steps.context import open_context
 
         try:
-            return close_run(open_context(), run_id)
+            outcome = close_run(open_context(), run_id)
         except Unreachable:
             raise  # the store may be back at the next try
         except FemurError as err:
+            _note(run_id, err.what)
             raise AirflowFailException(err.what) from err
+        _note(run_id, f"{outcome['state'].replace('_', ' ')}: {outcome['detail']}")
+        return outcome
 
     opened = open_run()
     winner = train_winner(opened)
@@ -143,6 +148,15 @@ def retrain() -> None:
     promoted = promote(decided, approve.output)
     asked >> approve
     [baseline, unet, winner, decided, promoted] >> report()  # never while something of the run still trains
+
+
+def _note(run_id: str, what: str) -> None:
+    """Say beside the run in Airflow what came of it and where its report is; where there is a log-in for that."""
+    from femur_tasks.stack.airflow_client import connect
+
+    with suppress(FemurError):
+        report = f"{settings().airflow_url}/femur/report?run={quote(run_id, safe='')}"
+        connect(settings()).note("retrain", run_id, f"{what}. [Report]({report})")
 
 
 def _only(opened: dict[str, Any], family: str) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -48,6 +49,9 @@ def test_a_new_version_is_trained_judged_and_promoted(stack: Stack, first_night:
     run = rows(stack, f"select * from run where run_id = '{first_night}'")[0]  # noqa: S608
     assert (run["trigger"], run["state"]) == ("asset", "promoted")
     assert run["report_key"].startswith("reports/")
+    note = stack.airflow.run("retrain", first_night)["note"]
+    assert note.startswith("promoted: every rule of the policy holds. [Report](")
+    assert f"/femur/report?run={quote(first_night, safe='')})" in note
 
 
 def test_the_search_went_through_its_whole_allocation(stack: Stack, first_night: str) -> None:
