@@ -12,6 +12,7 @@ import httpx
 import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.promotion import promote
@@ -299,7 +300,12 @@ def test_defect_shows_a_number_and_no_traceback(login: Login, night: Registry, s
         number = re.search(r"Number (\w{8}) in the api-server", page.text)
         assert (page.status_code, number is not None) == (500, True)
         assert "Traceback" not in page.text
-        assert number.group(1) in (settings.home / "logs" / "api-server.log").read_text()  # type: ignore[union-attr]
+        assert number is not None
+        log, defect = settings.home / "logs" / "api-server.log", f"defect {number.group(1)}"
+        # supervisord writes the log, a moment after the server has spoken
+        Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.2), retry=retry_if_result(lambda seen: not seen))(
+            lambda: defect in log.read_text()
+        )
     finally:
         with night.writing() as session:
             session.get_one(Trial, broken).hyperparameters = session.get_one(
