@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test e2e siege faults up down status lint bench fuzz lock
+.PHONY: help demo test e2e test-cluster siege faults up down status lint bench fuzz lock
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.runtime  ## two nights in a few minutes: ingest, retrain, judge, promote, on synthetic data
 	@$(BIN)/femur demo
@@ -32,7 +32,10 @@ test: $(VENV)/.dev  ## run the tests, on real parts
 	@$(BIN)/python -m pytest
 
 e2e: $(VENV)/.dev  ## nights through the real Airflow, in a browser and by its API
-	@$(BIN)/python -m pytest -n0 tests/e2e
+	@$(BIN)/python -m pytest -n0 tests/e2e --ignore tests/e2e/test_cluster.py
+
+test-cluster: $(VENV)/.dev  ## a night in the cluster: docker-compose.yaml as processes, on PostgreSQL, Redis and an S3 store
+	@$(BIN)/python -m pytest -n0 tests/e2e/test_cluster.py
 
 siege: $(VENV)/.dev  ## under attack: hostile sources, planted names, killed ingests and promoters, races
 	@$(BIN)/python -m pytest tests/siege
@@ -51,11 +54,16 @@ fuzz: $(VENV)/.dev  ## throw damaged files at every reader, FUZZ_S (60) seconds 
 	@for script in tests/fuzz/fuzz_*.py; do echo "== $$script"; \
 		PYTHONPATH=. $(BIN)/python "$$script" -max_total_time=$(or $(FUZZ_S),60) -rss_limit_mb=3000 || exit 1; done
 
+RESOLVE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+
 lock: $(VENV)/bin/uv  ## resolve the lock files again
-	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header -c requirements.lock -o requirements-dev.lock
+	@$(RESOLVE) -o requirements.lock
+	@$(RESOLVE) --extra cluster --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(RESOLVE) --extra cluster --no-emit-package tensorflow-cpu --no-emit-package tensorflow \
+		-c requirements-dev.lock -o docker/cluster.lock
+	@$(RESOLVE) --extra cluster --extra gpu --no-emit-package tensorflow-cpu \
+		-c requirements-dev.lock -o docker/gpu.lock
 
 $(VENV)/bin/uv:
 	@if [ -z "$(PYTHON)" ]; then echo "Expected Python 3.11, 3.12 or 3.13. Install one, or run make PYTHON=/path/to/python3.12"; exit 1; fi

@@ -29,6 +29,7 @@ from rich.table import Table
 from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
+from femur_tasks.evaluation.metrics import IMPLEMENTATION
 from femur_tasks.registry import queries
 from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.tables import (
@@ -111,7 +112,7 @@ def rows(scale: float) -> Iterator[tuple[type[Base], Iterator[dict[str, Any]]]]:
         {
             "id": of_night(night, place), "model_version_id": of_night(night, place),
             "manifest_digest": f"cases-{night}", "dataset_digest": f"data-{night}", "split": "test",
-            "metric": "femur-metrics/1 scipy", "cases": CASES,
+            "metric": IMPLEMENTATION, "cases": CASES,
             "mean_dice": dice(of_night(night, place)), "worst_dice": 0.5, "mean_hd95_pct": 2.0, "latency_ms": 90.0,
             "created_at": at(night),
         }

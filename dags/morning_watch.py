@@ -7,7 +7,7 @@ system's own cron run `femur notify`.
 from __future__ import annotations
 
 from airflow.sdk import dag, task
-from wiring import DEFAULTS, nightly
+from wiring import DEFAULTS, JUDGE_QUEUE, nightly
 
 from femur_tasks.settings import settings
 
@@ -21,7 +21,9 @@ from femur_tasks.settings import settings
     doc_md=__doc__,
 )
 def morning_watch() -> None:
-    @task(doc_md="Send what is due to the places of `FEMUR_NOTIFY_URLS`; without any it does nothing.")
+    @task(
+        queue=JUDGE_QUEUE, doc_md="Send what is due to the places of `FEMUR_NOTIFY_URLS`; without any it does nothing."
+    )
     def watch() -> None:
         from femur_tasks.steps import notify
         from femur_tasks.steps.context import open_context

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowFailException
-from wiring import DEFAULTS, GPU, form, trigger
+from wiring import DEFAULTS, GPU, form, note, trigger
 
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.parameters import ReproduceParameters
@@ -49,11 +49,14 @@ def reproduce() -> None:
         from femur_tasks.steps.reproduce import conclude_reproduction
 
         try:
-            return conclude_reproduction(open_context(), run_id)
+            concluded = conclude_reproduction(open_context(), run_id)
         except Unreachable:
             raise  # the store may be back at the next try
         except FemurError as err:
+            note("reproduce", run_id, err.what)
             raise AirflowFailException(err.what) from err
+        note("reproduce", run_id, "Every experiment has its row")
+        return concluded
 
     experiment.expand_kwargs(open_reproduction()) >> table()
 

@@ -8,15 +8,13 @@ goes on from its last checkpoint.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import AssetOrTimeSchedule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from wiring import DATASET_VERSIONS, DEFAULTS, GPU, JUDGES, actor, form, nightly, trigger
+from wiring import DATASET_VERSIONS, DEFAULTS, GPU, JUDGE_QUEUE, JUDGES, actor, form, nightly, note, trigger
 
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.parameters import RetrainParameters
@@ -36,7 +34,8 @@ APPROVE, REJECT = "Approve", "Reject"
 @dag(
     schedule=AssetOrTimeSchedule(timetable=nightly(settings().retrain_cron), assets=[DATASET_VERSIONS]),
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=1,  # a night's deadline counts from its start: a run that waited for slots would lose its time
+    max_active_tasks=settings().search_workers + 2,  # baseline and U-Net beside the search; the pool sets the limit
     default_args=DEFAULTS,
     params=form(RetrainParameters),
     tags=["femur", "training"],
@@ -84,7 +83,7 @@ def retrain() -> None:
 
         return evaluate.evaluate(open_context(), opened["run_id"])
 
-    @task(doc_md="Ask the gate; promote at once unless a person is to be asked.")
+    @task(queue=JUDGE_QUEUE, doc_md="Ask the gate; promote at once unless a person is to be asked.")
     def decide(opened: dict[str, Any], dag_run: Any) -> dict[str, Any]:
         from femur_tasks.steps import champion
         from femur_tasks.steps.context import open_context
@@ -106,7 +105,10 @@ def retrain() -> None:
         doc_md="A person's word, bound to this verdict: after 12 hours without one it is a no.",
     )
 
-    @task(doc_md="Promote, or decline, as the person said; a champion that moved since ends as `stale_champion`.")
+    @task(
+        queue=JUDGE_QUEUE,
+        doc_md="Promote, or decline, as the person said; a champion that moved since ends as `stale_champion`.",
+    )
     def promote(decided: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         from femur_tasks.steps import champion
         from femur_tasks.steps.context import open_context
@@ -130,10 +132,24 @@ def retrain() -> None:
         except Unreachable:
             raise  # the store may be back at the next try
         except FemurError as err:
-            _note(run_id, err.what)
+            note("retrain", run_id, err.what)
             raise AirflowFailException(err.what) from err
-        _note(run_id, f"{outcome['state'].replace('_', ' ')}: {outcome['detail']}")
+        note("retrain", run_id, f"{outcome['state'].replace('_', ' ')}: {outcome['detail']}")
         return outcome
+
+    @task(
+        outlets=[DATASET_VERSIONS],
+        trigger_rule="all_done",
+        doc_md="Wake the next run while versions wait that no run has tried: one run retrains one version.",
+    )
+    def wake_next(run_id: str, outlet_events: Any) -> None:
+        from femur_tasks.steps import run
+        from femur_tasks.steps.context import open_context
+
+        waiting = run.untried(open_context(), run_id)
+        if not waiting:
+            raise AirflowSkipException("no version waits that this run should wake another for")
+        outlet_events[DATASET_VERSIONS].extra = {"waiting": waiting}
 
     opened = open_run()
     winner = train_winner(opened)
@@ -147,16 +163,9 @@ def retrain() -> None:
     asked = needs_approval(decided)
     promoted = promote(decided, approve.output)
     asked >> approve
-    [baseline, unet, winner, decided, promoted] >> report()  # never while something of the run still trains
-
-
-def _note(run_id: str, what: str) -> None:
-    """Say beside the run in Airflow what came of it and where its report is; where there is a log-in for that."""
-    from femur_tasks.stack.airflow_client import connect
-
-    with suppress(FemurError):
-        report = f"{settings().airflow_url}/femur/report?run={quote(run_id, safe='')}"
-        connect(settings()).note("retrain", run_id, f"{what}. [Report]({report})")
+    outcome = [baseline, unet, winner, decided, promoted]
+    outcome >> report()  # never while something of the run still trains
+    outcome >> wake_next()  # beside the report: behind it, it would turn a run green whose report turns it red
 
 
 def _only(opened: dict[str, Any], family: str) -> None:

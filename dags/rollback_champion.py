@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import dag, task
-from wiring import DEFAULTS, actor, form
+from wiring import DEFAULTS, JUDGE_QUEUE, actor, form
 
 from femur_tasks.parameters import RollbackParameters
 
@@ -19,7 +19,11 @@ from femur_tasks.parameters import RollbackParameters
     doc_md=__doc__,
 )
 def rollback_champion() -> None:
-    @task(retries=0, doc_md="Check, move the champion pointer and append to the log in one transaction.")
+    @task(
+        queue=JUDGE_QUEUE,
+        retries=0,
+        doc_md="Check, move the champion pointer and append to the log in one transaction.",
+    )
     def roll_back(params: dict[str, Any], dag_run: Any) -> dict[str, Any]:
         from femur_tasks.steps import champion
         from femur_tasks.steps.context import open_context

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import masking  # noqa: F401 - a task's process may have loaded no plugin
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryRule
 from airflow.sdk.definitions.retry_policy import RetryAction
 from next_slot import NextSlotTimetable
 
+from femur_tasks.errors import FemurError
 from femur_tasks.parameters import form_fields
 from femur_tasks.settings import settings
 
 DATASET_VERSIONS = Asset(name="femur_dataset_versions", uri="femur://registry/dataset_version")
 GPU = {"pool": "gpu", "queue": "gpu", "execution_timeout": timedelta(hours=12), "retries": 5}
 """Where training runs: at most the pool's slots side by side, on workers of the queue `gpu`."""
-JUDGES = {"execution_timeout": timedelta(hours=12), "retries": 5}
-"""Where scoring, signing and judging run: off the queue `gpu`, whose workers hold no signing key."""
+JUDGE_QUEUE = settings().judge_queue
+"""Where models are judged, promoted and rolled back, and people are told: on workers that may do that, and alone do."""
+JUDGES = {"queue": JUDGE_QUEUE, "execution_timeout": timedelta(hours=12), "retries": 5}
+"""Scoring and signing on that queue, off the queue `gpu`, whose workers hold no signing key."""
 
 
 def tell_failure(context: Any) -> None:
@@ -66,3 +71,12 @@ def actor(dag_run: Any) -> str:
     """Who a promotion or rollback is logged for: the person who triggered the run, else what started it."""
     person = dag_run.triggering_user_name
     return f"airflow:{person or trigger(dag_run)}"
+
+
+def note(dag_id: str, run_id: str, what: str) -> None:
+    """Say beside the run in Airflow what came of it and where its report is; where there is a log-in for that."""
+    from femur_tasks.stack.airflow_client import connect
+
+    with suppress(FemurError):
+        report = f"{settings().airflow_url}/femur/report?run={quote(run_id, safe='')}"
+        connect(settings()).note(dag_id, run_id, f"{what}. [Report]({report})")

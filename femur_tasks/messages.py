@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Literal, get_args
 from urllib.parse import quote
 
-Kind = Literal["promotion", "refusal", "failure", "no_news", "drift", "stack"]
+Kind = Literal["promotion", "refusal", "failure", "no_news", "drift", "incoming", "stack"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _MOST_SENTENCES: Final = 3
 _MOST_CHARS: Final = 400
@@ -135,6 +135,22 @@ def drift(event: str, dataset: str, against: str, found: Sequence[str], links: S
     """
     lines = [f"Against {against}, which the champion was trained on:", *_some(found)]
     return Message(event, "drift", f"{dataset} has drifted", _text(lines, links))
+
+
+def incoming(
+    event: str, model: str, version: str, pictures: int, counts: Sequence[tuple[str, int]], odd: int,
+    links: Sequence[str],
+) -> Message:  # fmt: skip
+    """Some of a night's incoming pictures were refused or flagged.
+
+    Args:
+        version: the champion that predicted them.
+        counts: flag, or `refused`, and number of the pictures that have it.
+        odd: pictures that were refused or have a flag.
+    """
+    found = ", ".join(f"{flag} {times} ({times / pictures:.0%})" for flag, times in counts)
+    lines = [f"By {version}: {found}.", "Their overlays are on the page, under Incoming."]
+    return Message(event, "incoming", f"{model}: {odd} of {pictures} pictures need a look", _text(lines, links))
 
 
 def no_news(

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 from multiprocessing.synchronize import RLock
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
@@ -44,8 +45,11 @@ def children(preload: Sequence[str]) -> ForkServerContext:
     Args:
         preload: modules that the fork server loads once for all children; the first caller's count.
     """
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     # a task runner's process counts as a daemon, which may have no children; these end with this process
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    config["daemon"] = False
+    # Celery puts billiard's process in the place of this one, with a key of a kind that no child is handed
+    config["authkey"] = AuthenticationString(config["authkey"])
     context = _Children()
     context.set_forkserver_preload(["femur_tasks.fork_server", *preload])
     return context

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from femur_tasks.messages import KINDS, Kind
 
@@ -87,6 +88,9 @@ class Settings(_Home):
     mixed_precision: bool = Field(
         False, description="Whether the search trains in bfloat16 where the processor computes in it."
     )
+    judge_queue: str = Field(
+        "default", min_length=1, description="Celery queue on which models are judged and promoted."
+    )
     gpu_slots: int = Field(2, ge=1, description="Slots of the pool `gpu`: training tasks that run side by side.")
     lease_s: int = Field(60, ge=5, description="Seconds after which a silent worker loses its trial.")
     task_heartbeat_s: int = Field(30, ge=10, description="Seconds after which Airflow calls a silent task dead.")
@@ -134,3 +138,27 @@ def settings() -> Settings:
     """The effective settings of this process, read once."""
     home = _Home().home
     return Settings(home=home, _env_file=(home / "stack.env", CHECKOUT / ".env"))
+
+
+class _Elsewhere(Settings):
+    """Settings of which a file alone speaks."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: Source,
+        env_settings: Source,
+        dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:
+        return (dotenv_settings,)
+
+
+def settings_in(file: Path) -> Settings:
+    """The settings of another installation, as a file like `stack.env` says; this process' environment counts nothing.
+
+    Where the file names no FEMUR_HOME, it is the folder in which the file lies.
+    """
+    found = _Elsewhere(_env_file=file)
+    return found if "home" in found.model_fields_set else found.model_copy(update={"home": file.absolute().parent})

@@ -87,7 +87,7 @@ def digest_in(key: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _digests(data: bytes | Path) -> tuple[str, str, int]:
+def digests(data: bytes | Path) -> tuple[str, str, int]:
     """sha256, md5 and size of bytes or of a file, read once in blocks."""
     sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream:
@@ -98,7 +98,7 @@ def _digests(data: bytes | Path) -> tuple[str, str, int]:
     return sha256.hexdigest(), md5.hexdigest(), size
 
 
-def _check(key: str, found: str) -> None:
+def check_digest(key: str, found: str) -> None:
     expected = digest_in(key)
     if expected is not None and expected != found:
         raise DigestMismatch(
@@ -116,9 +116,9 @@ class MemoryStore:
         self.bytes_sent = 0
 
     def put(self, data: bytes | Path, kind: str) -> str:
-        sha256 = _digests(data)[0]
+        sha256 = digests(data)[0]
         key = f"{kind}/{sha256}"
-        if key not in self._objects or _digests(self._objects[key])[0] != sha256:
+        if key not in self._objects or digests(self._objects[key])[0] != sha256:
             self.put_named(data, key)
         self._times[key] = datetime.now(UTC)
         return key
@@ -131,7 +131,7 @@ class MemoryStore:
     def get(self, key: str) -> bytes:
         if key not in self._objects:
             raise NotFound(f"Expected an object named {key}. Received: nothing.")
-        _check(key, hashlib.sha256(self._objects[key]).hexdigest())
+        check_digest(key, hashlib.sha256(self._objects[key]).hexdigest())
         return self._objects[key]
 
     def download(self, key: str, path: Path) -> None:
@@ -139,7 +139,7 @@ class MemoryStore:
 
     def stat(self, key: str) -> StoredObject | None:
         data = self._objects.get(key)
-        return None if data is None else StoredObject(key, len(data), _digests(data)[1], self._times[key])
+        return None if data is None else StoredObject(key, len(data), digests(data)[1], self._times[key])
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self._objects):
@@ -167,7 +167,7 @@ class S3Store:
         self.bytes_sent = 0
 
     def put(self, data: bytes | Path, kind: str) -> str:
-        sha256, md5, size = _digests(data)
+        sha256, md5, size = digests(data)
         key = f"{kind}/{sha256}"
         there = self.stat(key)
         if there is not None and datetime.now(UTC) - there.modified_at > _FRESH:
@@ -199,7 +199,7 @@ class S3Store:
         return True
 
     def put_named(self, data: bytes | Path, key: str) -> None:
-        _, md5, size = _digests(data)
+        _, md5, size = digests(data)
         self._send(data, key, md5, size)
 
     def _send(self, data: bytes | Path, key: str, md5: str, size: int) -> None:
@@ -241,7 +241,7 @@ class S3Store:
             finally:
                 response.close()
                 response.release_conn()
-        _check(key, sha256.hexdigest())
+        check_digest(key, sha256.hexdigest())
 
     def stat(self, key: str) -> StoredObject | None:
         from minio.error import S3Error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ from femur_tasks.registry.tables import (
     Dataset,
     DatasetVersion,
     Evaluation,
+    IncomingPicture,
     ModelVersion,
+    PredictionRun,
     Run,
     VerdictReason,
     VerdictRow,
@@ -146,3 +149,25 @@ def evaluation(session: Session, model: ModelVersion, manifest: str, **values: A
     session.add(row)
     session.flush()
     return row
+
+
+def predicted(
+    session: Session, version: ModelVersion, run_id: str, flags: Sequence[Sequence[str] | None], at: datetime = NOON,
+    **values: Any,
+) -> None:  # fmt: skip
+    """A night whose pictures are settled and whose rates are not: one picture an entry, None for a refused one."""
+    session.add(PredictionRun(run_id=run_id, model=version.name, model_version_id=version.id, started_at=at))
+    session.flush()
+    for number, found in enumerate(flags):
+        told: dict[str, Any] = {"state": "refused", "problem": "no_femur: none", "flags": []}
+        if found is not None:
+            told = {"state": "predicted", "problem": "", "flags": list(found), "likeness": 0.5, "ms": 90.0,
+                    "height_px": 512, "width_px": 512}  # fmt: skip
+        session.add(
+            IncomingPicture(
+                key=f"incoming-images/{version.name}/{run_id}-{number}.png", etag="e", size_bytes=9, tries=1,
+                model=version.name, run_id=run_id, model_version_id=version.id, seen_at=at, settled_at=at,
+                **{**told, **values},
+            )
+        )  # fmt: skip
+    session.flush()

@@ -14,10 +14,12 @@ from femur_tasks.stack.secrets import passwords_file
 
 
 def listened(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
-    """Addresses and ports on which these processes listen; those that Airflow closes show theirs to root alone."""
+    """Addresses and ports on which these processes listen; those that Airflow closes show theirs to root alone.
+
+    One that ends meanwhile listens on nothing."""
     found = set()
     for process in processes:
-        with suppress(psutil.AccessDenied):
+        with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
             found |= {
                 (connection.laddr.ip, connection.laddr.port)
                 for connection in process.net_connections("inet")

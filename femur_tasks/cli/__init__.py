@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from femur_tasks.cli import (
+    cluster,
     data,
     dataset,
     demo,
     housekeeping,
     keys,
+    moving,
     overview,
     predict,
     registry,
@@ -39,7 +41,7 @@ _PANELS = {
     ),
     "Data": (data.demo_data, data.ingest),
     "Training": (training.retrain, reproduce.reproduce, training.promote, training.rollback, predict.predict),
-    "Registry": (housekeeping.verify, housekeeping.gc),
+    "Registry": (housekeeping.verify, housekeeping.gc, moving.backup, moving.restore, moving.migrate),
 }
 
 _NAMES: dict[Any, str] = {overview.open_page: "open"}
@@ -48,6 +50,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", pretty_e
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_NAMES.get(_command), rich_help_panel=_panel)(_command)
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Stack")
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Data")
 app.add_typer(runs.app, name="runs", rich_help_panel="Training")
 app.add_typer(registry.app, name="registry", rich_help_panel="Registry")

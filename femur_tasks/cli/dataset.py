@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from femur_tasks.cli.show import AsJson, bar, err, out, print_json, print_table, text, when
+from femur_tasks.cli.show import WIDE, AsJson, bar, err, out, print_json, print_table, text, when
 from femur_tasks.errors import FemurError
 
 if TYPE_CHECKING:
@@ -63,17 +63,18 @@ def list_versions(
     shown = [
         (
             _short(f"{row['dataset']}@{row['digest']}"),
-            _counts(row),
-            text(row["layout"]),
-            text(row["femur_class"]),
+            f"{row['train_cases']}/{row['val_cases']}/{row['test_cases']}",
             str(row["warnings"]),
             ", ".join(row["champion_of"]),
             when(row["created_at"]),
+            text(row["layout"]),
+            text(row["femur_class"]),
         )
         for row in rows
     ]
-    columns = ("version", "cases (train/val/test)", "layout", "femur", "warnings", "champion", "created")
-    print_table("Dataset versions", columns, shown, _EMPTY)
+    columns = ("version", "train/val/test", "warnings", "champion", "created", "layout", "femur")
+    shows = len(columns) if out.width >= WIDE else len(columns) - 2
+    print_table("Dataset versions", columns[:shows], [cells[:shows] for cells in shown], _EMPTY)
 
 
 @app.command()
@@ -265,8 +266,9 @@ def ingests(name: NameOption = None, as_json: AsJson = False) -> None:
         rows = datasets.ingests(session, name)
     if as_json:
         print_json(rows)
-    else:
-        _show_ingests(rows, ("ingest", "version", "state", "errors", "warnings", "source", "finished"))
+        return
+    columns = ("ingest", "version", "state", "errors", "warnings", "finished", "source")
+    _show_ingests(rows, columns if out.width >= WIDE else columns[:-1])
 
 
 def _show_ingests(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

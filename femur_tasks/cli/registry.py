@@ -139,7 +139,11 @@ def show(
             err.print(f"Its card can't be read: {silent.what}", highlight=False, markup=False)
     nested = ("verdicts", "worst_cases", "hyperparameters")
     print_table(name, ("field", "value"), [(key, text(value)) for key, value in row.items() if key not in nested])
-    print_table("Hyperparameters", ("name", "value"), [(key, text(v)) for key, v in row["hyperparameters"].items()])
+    print_table(
+        "Hyperparameters",
+        ("name", "value"),
+        [(key, f"{v:g}" if isinstance(v, float) else text(v)) for key, v in row["hyperparameters"].items()],
+    )
     for verdict in row["verdicts"]:
         show_reasons(f"Verdict {verdict['verdict_id']}: {verdict['outcome']}", verdict["reasons"])
     worst = [(case["case_id"], text(case["dice"]), text(case["hd95_px"])) for case in row["worst_cases"]]

@@ -90,13 +90,14 @@ def _show(rows: list[dict[str, Any]]) -> None:
     cells = [
         (
             row["title"], row["reference"],
-            f"{row['val_dice']:.4f} [{row['val_low']:.4f}, {row['val_high']:.4f}]",
-            f"{row['test_dice']:.4f} [{row['test_low']:.4f}, {row['test_high']:.4f}]",
-            str(row["epochs"]), duration(row["seconds"]),
+            *(f"{row[f'{split}_dice']:.4f}\n{row[f'{split}_low']:.3f}-{row[f'{split}_high']:.3f}"
+              for split in ("val", "test")),
+            f"{row['epochs']}\n{duration(row['seconds'])}",
         )
         for row in rows
     ]  # fmt: skip
-    print_table("Reproduction: mean Dice [95 %]", ("experiment", "reference", "val", "test", "epochs", "time"), cells)
+    title = "Reproduction: mean Dice, its 95 % interval, epochs and what they took"
+    print_table(title, ("experiment", "reference", "val", "test", "epochs"), cells)
     for row in rows[1:]:
         out.print(f"{row['title']}: {row['sentence']}", highlight=False, markup=False)
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
     from femur_tasks.search.leases import Leases
 
+_ROOM = 50  # columns beside its id that a run needs to say when it ran and what came of it
 app = typer.Typer(no_args_is_help=True)
-RunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id. Empty: the last one that was started.")]
+RunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id. Empty: the last that had work to do.")]
 
 
 @app.callback()
@@ -58,7 +59,10 @@ def list_runs(
         for row in rows
     ]
     columns = ("run", "state", "model", "budget", "started", "detail")
-    print_table("Runs", columns, cells, "No run yet. `femur retrain` starts one.")
+    # Airflow's ids are long, and a folded one can't be copied
+    room = out.width - max((len(row["run_id"]) for row in rows), default=0)
+    shows = len(columns) if room >= _ROOM else 3
+    print_table("Runs", columns[:shows], [row[:shows] for row in cells], "No run yet. `femur retrain` starts one.")
 
 
 @app.command()
@@ -128,6 +132,7 @@ def logs(
     run_id: RunId = None,
     task: Annotated[str | None, typer.Option(help="Only this task, such as unet.")] = None,
     tail: Annotated[int, typer.Option(min=1, help="Lines of each attempt, the last ones.")] = 40,
+    as_json: AsJson = False,
 ) -> None:
     """Print what the tasks of a run logged in Airflow, the last attempt of each."""
     from femur_tasks.errors import NotFound
@@ -143,7 +148,11 @@ def logs(
     if run.trigger == "cli":
         raise NotFound(f"Expected a run of Airflow's. Received: {run_id}, which logged into the terminal it ran in.")
     dag_id = "retrain" if run.model else "reproduce"
-    for name, lines in connect(settings()).logs(dag_id, run_id, task):
+    found = connect(settings()).logs(dag_id, run_id, task)
+    if as_json:
+        print_json([{"task": name, "lines": lines[-tail:]} for name, lines in found])
+        return
+    for name, lines in found:
         out.rule(name, align="left")
         for line in lines[-tail:]:
             out.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -186,10 +195,10 @@ def _last(registry: Registry) -> str:
     from femur_tasks.registry import queries
 
     with registry.reading() as session:
-        rows = queries.runs(session, 1)
-    if not rows:
+        run_id = queries.newest_run_id(session)
+    if run_id is None:
         raise NotFound("Expected a run. Received: none yet.", "`femur retrain` starts one.")
-    return str(rows[0]["run_id"])
+    return run_id
 
 
 def _runs(registry: Registry, run_id: str) -> bool:

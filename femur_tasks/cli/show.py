@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 out, err = Console(), Console(stderr=True)
 _FITS = 8  # more of them, and only those that run are shown
-_WIDE = 105  # columns of a terminal on which a table can also say when
+WIDE = 105  # columns of a terminal on which a table can also say when
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -78,7 +78,7 @@ def show_registry(rows: Sequence[dict[str, Any]], if_none: str) -> None:
         )
         for row in rows
     ]  # fmt: skip
-    shows = len(columns) if out.width >= _WIDE else len(columns) - 1
+    shows = len(columns) if out.width >= WIDE else len(columns) - 1
     title = "Model registry: mean validation Dice, mean and worst test Dice"
     print_table(title, columns[:shows], [cells[:shows] for cells in shown], if_none)
 

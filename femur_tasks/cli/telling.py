@@ -54,20 +54,26 @@ def metrics(
         Path | None,
         typer.Option("--out", help="Replace this file in one step, for a textfile collector."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print what the registry holds as metrics for Prometheus.
+    """Print what the registry holds as metrics for Prometheus, or as JSON: a name, labels and value each.
 
     Examples:
 
       femur metrics
       femur metrics --out /var/lib/node_exporter/femur.prom
     """
+    if as_json and out_file is not None:
+        raise FemurError("Expected --json or --out. Received: both.", "The file is for Prometheus, in its own format.")
     from femur_tasks.registry.database import Registry
-    from femur_tasks.registry.metrics import exposition
+    from femur_tasks.registry.metrics import exposition, samples
     from femur_tasks.settings import settings
     from femur_tasks.steps.context import utc_now
 
     with Registry(settings().database_url).reading() as session:
+        if as_json:
+            print_json(samples(session, utc_now()))
+            return
         found = exposition(session, utc_now())
     if out_file is None:
         typer.echo(found, nl=False)

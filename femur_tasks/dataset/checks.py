@@ -46,7 +46,7 @@ def problems_of_mask(case_id: str, image_hw: Array, mask_hw: Array, area_pct: fl
     if not AREA_PCT[0] <= area_pct <= AREA_PCT[1]:
         expected = f"{AREA_PCT[0]:g} to {AREA_PCT[1]:g} per cent of the picture"
         problems.append(Problem("femur_area", case_id, f"femur on {area_pct:.2f} per cent of the picture", expected))
-    large = _large_parts(mask_hw)
+    large = large_parts(mask_hw)
     if large > 2:
         problems.append(Problem("many_parts", case_id, f"{large} large parts", "two femurs, one part each"))
     left, right = split_picture(mask_hw)
@@ -76,7 +76,8 @@ def edge_agreement(image_hw: Array, mask_hw: Array) -> float:
     return float((gx * mx + gy * my).sum()) / strength if strength else 0.0
 
 
-def _large_parts(mask_hw: Array) -> int:
+def large_parts(mask_hw: Array) -> int:
+    """Parts of a mask that have a tenth of its largest part's area or more."""
     labels, _ = ndimage.label(mask_hw, structure=np.ones((3, 3), dtype=bool))
     areas = np.bincount(labels.ravel())[1:]
     return int((areas >= _LARGE_PART * areas.max(initial=0)).sum())

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 from scipy import stats
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
@@ -54,8 +55,12 @@ class History:
 
 def history(session: Session, model: str, before: int | None = None) -> History:
     """The newest versions of a model, or those before version `before`."""
-    there = session.scalars(
-        select(ModelVersion)
+    columns = (
+        ModelVersion.id, ModelVersion.version, ModelVersion.family, ModelVersion.run_id, ModelVersion.created_at,
+        ModelVersion.val_dice,
+    )  # fmt: skip
+    there = session.execute(
+        select(*columns)
         .where(ModelVersion.name == model, ModelVersion.version < before if before is not None else true())
         .order_by(ModelVersion.version.desc())
         .limit(PAGE + 1)
@@ -67,7 +72,9 @@ def history(session: Session, model: str, before: int | None = None) -> History:
         .where(Evaluation.model_version_id.in_(ids), Evaluation.split == "test")
         .group_by(Evaluation.model_version_id)
     )
-    scored = {row.model_version_id: row for row in session.scalars(select(Evaluation).where(Evaluation.id.in_(newest)))}
+    figures = (Evaluation.id, Evaluation.model_version_id, Evaluation.mean_dice, Evaluation.cases)
+    found = session.execute(select(*figures).where(Evaluation.id.in_(newest)))
+    scored = {row.model_version_id: row for row in found}
     spread = _spread(session, [row.id for row in scored.values()])
     served = set(session.scalars(select(Promotion.to_id).where(Promotion.to_id.in_(ids))))
     versions = []
@@ -108,8 +115,10 @@ def _spread(session: Session, evaluations: list[int]) -> dict[int, float]:
         .where(EvaluationCase.evaluation_id.in_(evaluations))
         .group_by(EvaluationCase.evaluation_id)
     )
+    several = [row for row in rows if row[1] > 1]
+    # at once: a call of scipy's for each takes longer than all the rest
+    reach = stats.t.isf((1 - CONFIDENCE) / 2, np.array([n - 1 for _, n, *_ in several]))
     return {
-        evaluation_id: float(stats.t.isf((1 - CONFIDENCE) / 2, n - 1)) * math.sqrt(max(0.0, square - mean**2) / (n - 1))
-        for evaluation_id, n, mean, square in rows
-        if n > 1
+        evaluation_id: float(width) * math.sqrt(max(0.0, square - mean**2) / (n - 1))
+        for (evaluation_id, n, mean, square), width in zip(several, reach, strict=True)
     }

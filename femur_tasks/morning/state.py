@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from femur_tasks.morning.champion import ChampionFacts, champion_facts, model_names
 from femur_tasks.registry.queries import Row, newest_verdict, runs
-from femur_tasks.registry.tables import Dataset, IncomingObject, Run
+from femur_tasks.registry.tables import Dataset, IncomingObject, IncomingPicture, Run
 from femur_tasks.steps.datasets import label
 from femur_tasks.steps.run import find_version
 
@@ -20,7 +20,8 @@ class State:
 
     Attributes:
         last_run: the newest run that had something to do; None before the first.
-        waits: a sentence each: versions that nobody trained on, drops that nobody took in, verdicts that ask a person.
+        waits: a sentence each: versions that nobody trained on, drops that nobody took in,
+            pictures that nobody predicted, verdicts that ask a person.
     """
 
     last_run: Row | None
@@ -37,7 +38,7 @@ def state_of(session: Session) -> State:
     return State(
         last_run=runs(session, 1, run_id=newest)[0] if newest else None,
         champions=tuple(one for one in found if one),
-        waits=(*_untrained(session), *_dropped(session), *_asking(session)),
+        waits=(*_untrained(session), *_dropped(session), *_pictures(session), *_asking(session)),
     )
 
 
@@ -53,6 +54,12 @@ def _untrained(session: Session) -> list[str]:
 def _dropped(session: Session) -> list[str]:
     there = session.scalars(select(IncomingObject.key).where(IncomingObject.state == "waiting").distinct())
     return [f"{key} for its ingest" for key in sorted(there)]
+
+
+def _pictures(session: Session) -> list[str]:
+    waiting = select(IncomingPicture.model, func.count()).where(IncomingPicture.state == "waiting")
+    found = session.execute(waiting.group_by(IncomingPicture.model).order_by(IncomingPicture.model))
+    return [f"{count} incoming pictures of {model} for the DAG predict_incoming" for model, count in found]
 
 
 def _asking(session: Session) -> list[str]:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, Unreachable
@@ -36,6 +37,14 @@ class Registry:
             yield session
 
     @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """As `reading()`, and all of it is read as it was at the first question."""
+        with self.reading() as session:
+            if self.engine.dialect.name == "postgresql":  # SQLite reads so anyway
+                session.execute(text("set transaction isolation level repeatable read, read only"))
+            yield session
+
+    @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session that commits once, at the end of the block.
 
@@ -58,13 +67,13 @@ def _translated() -> Iterator[None]:
                 "Log in as the role that this step needs, or grant it: docs/registry.md says which may what.",
             ) from err
         raise _silent(err) from err  # PostgreSQL's word for a missing table
-    except OperationalError as err:
+    except (OperationalError, PoolTimeout) as err:
         raise _silent(err) from err
 
 
-def _silent(err: OperationalError | ProgrammingError) -> Unreachable:
+def _silent(err: OperationalError | ProgrammingError | PoolTimeout) -> Unreachable:
     return Unreachable(
-        f"Expected the registry database to answer. Received: {err.orig}.",
+        f"Expected the registry database to answer. Received: {getattr(err, 'orig', err)}.",
         "Run `femur up`, which also brings the tables up to date, or correct FEMUR_REGISTRY_URL.",
     )
 
@@ -75,7 +84,8 @@ def _engine(url: str) -> Engine:
         if parts.drivername == "postgresql":  # SQLAlchemy 2.1 would take psycopg, which is not installed
             parts = parts.set(drivername="postgresql+psycopg2")
         try:
-            return create_engine(parts, pool_pre_ping=True)
+            # no overflow: threads wait for one of five connections, sooner served than by opening and closing more
+            return create_engine(parts, pool_pre_ping=True, max_overflow=0)
         except ModuleNotFoundError as err:
             raise FemurError(
                 f"Expected the driver of {parts.drivername}. Received: no module {err.name}.",

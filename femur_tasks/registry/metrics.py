@@ -49,6 +49,15 @@ def exposition(session: Session, now: datetime) -> bytes:
     return generate_latest(registry)
 
 
+def samples(session: Session, now: datetime) -> list[dict[str, Any]]:
+    """The same as name, labels and value each."""
+    return [
+        {"name": sample.name, "labels": sample.labels, "value": sample.value}
+        for metric in _Registered(session, now).collect()
+        for sample in metric.samples
+    ]
+
+
 class _Registered(Collector):
     """Asked once, by one exposition."""
 

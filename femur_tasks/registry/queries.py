@@ -227,6 +227,12 @@ def runs(
     ]
 
 
+def newest_run_id(session: Session) -> str | None:
+    """The run that started last; one that found nothing new only where there is no other."""
+    newest = select(Run.run_id).order_by(Run.state == "nothing_new", Run.started_at.desc()).limit(1)
+    return session.scalar(newest)
+
+
 def find_run(session: Session, run_id: str) -> Run:
     """The run of this id.
 

@@ -13,7 +13,7 @@ from femur_tasks.dataset.problems import CODES, SPLITS, Problem, Weight
 from femur_tasks.reports import page
 from femur_tasks.reports.histograms import Histogram, histogram
 from femur_tasks.reports.ingest_facts import IngestReport
-from femur_tasks.reports.sheets import card_sheets, pair_sheets
+from femur_tasks.reports.sheets import Sheet, pair_sheets
 
 FEATURES: Final[Mapping[str, str]] = {
     "intensity_mean": "Mean grey value",
@@ -51,8 +51,12 @@ class Group:
     rows: tuple[tuple[str, str, str], ...]
 
 
-def render(report: IngestReport) -> str:
-    """The report as one HTML page without scripts or links to anything outside itself."""
+def render(report: IngestReport, sheets: Sequence[Sheet]) -> str:
+    """The report as one HTML page without scripts or links to anything outside itself.
+
+    Args:
+        sheets: of the report's cards.
+    """
     pairs = report.pairs[:_SHOWN_PAIRS]
     histograms = _histograms(report.features)
     return page.render(
@@ -66,7 +70,7 @@ def render(report: IngestReport) -> str:
         period=page.period(report.started_at, report.finished_at),
         groups=groups(report.problems),
         tones=_TONES,
-        sheets=list(card_sheets(report.cards)),
+        sheets=sheets,
         pairs=pairs,
         pair_sheets=list(pair_sheets(pairs)),
         histograms=histograms,

@@ -48,7 +48,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("sweep", "Learning-rate sweep", "best rate 3e-4", "unet", REFERENCE_UNET, "sweep"),
     Experiment("grid", "Grid search", "0.9575", "unet", REFERENCE_UNET, "grid"),
     Experiment("hyperband", "Hyperband", "0.965", "unet", REFERENCE_UNET, "hyperband"),
-    Experiment("random", "Random search, Hyperband's epochs", "not tried", "unet", REFERENCE_UNET, "random"),
+    Experiment("random", "Random search, as many epochs", "not tried", "unet", REFERENCE_UNET, "random"),
 )  # fmt: skip
 BY_NAME: Mapping[str, Experiment] = {experiment.name: experiment for experiment in EXPERIMENTS}
 

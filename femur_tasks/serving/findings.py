@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from femur_tasks.dataset.checks import problems_of_mask
+from femur_tasks.dataset.checks import large_parts, problems_of_mask
 from femur_tasks.dataset.likeness import Likeness, hips
 from femur_tasks.dataset.picture import Array
 from femur_tasks.evaluation.sides import split_picture
@@ -17,7 +17,7 @@ FLAGS: Final = {
     "unlike_training": "around the hips it looks like no picture that the model was trained on: perhaps no AP pelvis",
     "one_femur": "a femur on one side alone",
     "cut_by_frame": "a femur reaches the edge of the picture, and may go on beyond it",
-    "many_parts": "more than two large parts",
+    "many_parts": "more than two large parts, of which any away from both femurs is left out of the mask",
     "femur_area": "femurs that are too small or too large for an AP pelvis",
     "inverted": "bone darker than what surrounds it",
 }
@@ -59,7 +59,7 @@ def find(
     Args:
         mask_hw: bool, of the picture's size.
         small: thumbnails of picture and mask, uint8 and bool.
-        seen: picture and mask as the network saw them, square.
+        seen: picture and mask as the network saw them, square, with what was left out of `mask_hw`.
         known: what the training cases look like.
         spacing_mm: distance of pixels along x and y.
         mirrored: the picture's right is the patient's right.
@@ -68,6 +68,8 @@ def find(
     score = known.score(hips(*seen)) if known.limit is not None and seen[1].any() else None
     area_pct = 100 * np.count_nonzero(mask_hw) / mask_hw.size
     found = {problem.code for problem in problems_of_mask("", small_grey, small_mask, area_pct)}
+    if large_parts(seen[1]) > 2:
+        found.add("many_parts")
     if known.is_unlike(score):
         found.add("unlike_training")
     if any(mask_hw[edge].any() for edge in (0, -1, (slice(None), 0), (slice(None), -1))):

@@ -19,10 +19,10 @@ from femur_tasks.dataset.problems import Faulty
 from femur_tasks.dataset.resize import enlarge_probability, shrink_image, thumbnails
 from femur_tasks.errors import FemurError
 from femur_tasks.evaluation.overlays import overlay, png_bytes
+from femur_tasks.evaluation.strays import THRESHOLD, without_strays
 from femur_tasks.serving.champion import Served
 from femur_tasks.serving.findings import NO_FEMUR, Findings, find
 
-THRESHOLD = 0.5
 _WHITE = np.uint8(255)
 
 
@@ -113,7 +113,7 @@ def segment(served: Served, source: Source) -> Segmented:
     grey, _ = to_grey(picture.pixels_hw)
     small = shrink_image(grey, served.size)
     probability = served.probability(small)
-    mask = enlarge_probability(probability, *grey.shape) > THRESHOLD
+    mask = enlarge_probability(without_strays(probability), *grey.shape) > THRESHOLD
     if not mask.any():
         raise Refused(NO_FEMUR, "Expected an AP pelvis. Received: a picture in which the model sees no femur.")
     thumbnail, small_mask = thumbnails(grey, mask)

@@ -44,7 +44,8 @@ class AirflowClient:
         """Any call below `/api/v2`; raises `FemurError` with Airflow's words where it refuses."""
         with _translated():
             answer = self._http.request(method, f"/api/v2{path}", **arguments)
-            if answer.status_code == httpx.codes.UNAUTHORIZED:  # the token has aged
+            # Airflow calls a token that has aged unauthorised, and one of before a change of its key forbidden
+            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 self._log_in()
                 answer = self._http.request(method, f"/api/v2{path}", **arguments)
             answer.raise_for_status()
@@ -75,8 +76,11 @@ class AirflowClient:
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The run's task instances in the order in which they started, those that did not start last."""
-        found = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
-        return sorted(found["task_instances"], key=lambda task: (task["start_date"] or "9", task["task_id"]))
+        path, found = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", list[dict[str, Any]]()
+        asked = {"limit": 100, "order_by": "id"}
+        while page := self.ask("GET", path, params={**asked, "offset": len(found)})["task_instances"]:
+            found += page
+        return sorted(found, key=lambda task: (task["start_date"] or "9", task["task_id"]))
 
     def logs(self, dag_id: str, run_id: str, task_id: str | None = None) -> Iterator[tuple[str, list[str]]]:
         """What the tasks of a run logged: name and lines of the last attempt of each that started.

@@ -96,7 +96,7 @@ def airflow_env(settings: Settings, port: int, secrets: Secrets) -> dict[str, st
             "DAGS_ARE_PAUSED_AT_CREATION": False,
             "DEFAULT_TIMEZONE": "utc",
             "EXECUTOR": "LocalExecutor",
-            "PARALLELISM": 8,
+            "PARALLELISM": settings.gpu_slots + 6,
             "EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "FERNET_KEY": secrets.fernet_key,
             "HOSTNAME_CALLABLE": "socket.gethostname",  # the default asks the name server, which may be slow or absent

@@ -106,20 +106,27 @@ def _readable_registry(chosen: Settings) -> Registry:
     return empty
 
 
+def known_patient_key(chosen: Settings) -> bytes | None:
+    """The key of patients' pseudonyms that these settings have; None where none was needed yet."""
+    if given := chosen.patient_key.get_secret_value():
+        return given.encode()
+    path = chosen.home / "patient.key"
+    return path.read_bytes() if path.exists() else None
+
+
 def patient_key(chosen: Settings) -> bytes:
     """The key of patients' pseudonyms: the setting's, else the one in FEMUR_HOME, generated where there is none.
 
     Whoever loses it gives every patient a new pseudonym, and the splits of earlier versions are not carried.
     """
-    if given := chosen.patient_key.get_secret_value():
-        return given.encode()
+    if known := known_patient_key(chosen):
+        return known
     path = chosen.home / "patient.key"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-        with suppress(FileExistsError):  # of two that generate one at once the first wins
-            os.link(part, path)
-        part.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    with suppress(FileExistsError):  # of two that generate one at once the first wins
+        os.link(part, path)
+    part.unlink()
     return path.read_bytes()

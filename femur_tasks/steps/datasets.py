@@ -17,6 +17,7 @@ from femur_tasks.registry.tables import (
     Dataset,
     DatasetCase,
     DatasetDrift,
+    DatasetSheet,
     DatasetVersion,
     Ingest,
     ModelVersion,
@@ -101,8 +102,8 @@ def find_dataset(session: Session, name: str) -> Dataset:
     return dataset
 
 
-def versions(session: Session, name: str | None = None, limit: int | None = None) -> list[Row]:
-    """Every version, or those of one dataset, the newest first; at most `limit` of them.
+def versions(session: Session, name: str | None = None, limit: int | None = None, offset: int = 0) -> list[Row]:
+    """Every version, or those of one dataset, the newest first; at most `limit` of them, behind the first `offset`.
 
     Raises:
         NotFound: the dataset that was asked for is not there.
@@ -115,6 +116,7 @@ def versions(session: Session, name: str | None = None, limit: int | None = None
         .where(wanted)
         .order_by(DatasetVersion.created_at.desc(), DatasetVersion.digest)
         .limit(limit)
+        .offset(offset)
     ).all()
     counted = session.execute(
         select(DatasetCase.digest, func.sum(func.json_array_length(DatasetCase.problems)))
@@ -127,6 +129,12 @@ def versions(session: Session, name: str | None = None, limit: int | None = None
         {**_summary(version, champions), "warnings": len(version.problems) + of_cases.get(version.digest, 0)}
         for version in found
     ]
+
+
+def count_versions(session: Session, name: str | None = None) -> int:
+    """How many versions there are, of one dataset where it is named."""
+    wanted = DatasetVersion.name == name if name else true()
+    return session.scalar(select(func.count()).select_from(DatasetVersion).where(wanted)) or 0
 
 
 def version_in_full(session: Session, name: str) -> Row:
@@ -148,6 +156,9 @@ def version_in_full(session: Session, name: str) -> Row:
     withdrawals = session.scalars(
         select(Withdrawal).where(Withdrawal.dataset == version.name).order_by(Withdrawal.at, Withdrawal.case_id)
     )
+    sheets = session.scalars(
+        select(DatasetSheet).where(DatasetSheet.digest == version.digest).order_by(DatasetSheet.position)
+    )
     return {
         **_summary(version, _champions(session)),
         "source": version.source,
@@ -161,7 +172,20 @@ def version_in_full(session: Session, name: str) -> Row:
         ],
         "withdrawn_cases": withdrawn_cases(session, version),
         "ingests": _ingests(session, Ingest.digest == version.digest),
+        "sheets": [{"position": row.position, "title": row.title, "alt": row.alt} for row in sheets],
     }
+
+
+def sheet_key(session: Session, digest: str, position: int) -> str:
+    """Where a contact sheet of a version lies.
+
+    Raises:
+        NotFound: the version has no such sheet.
+    """
+    sheet = session.get(DatasetSheet, (digest, position))
+    if sheet is None:
+        raise NotFound(f"Expected a contact sheet that is there. Received: {position} of version {digest[:12]}.")
+    return sheet.picture_key
 
 
 def withdrawn_cases(session: Session, version: DatasetVersion) -> list[str]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 _EVALUATION_SHARE, _EVALUATION_LEAST = 0.05, timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What training takes: `start_s` seconds until it is under way, then `epoch_s` an epoch."""
+
+    epoch_s: float
+    start_s: float
 
 
 def deadline_of(started: datetime, hours: float | None, until: str | None, timezone: str) -> datetime | None:
@@ -27,17 +36,24 @@ def training_ends(started: datetime, deadline: datetime) -> datetime:
     return deadline - max(_EVALUATION_LEAST, _EVALUATION_SHARE * (deadline - started))
 
 
-def epochs_left(now: datetime, end: datetime | None, epoch_s: float | None, reserve_epochs: int = 0) -> int | None:
-    """How many epochs fit before `end`, `reserve_epochs` beside; None for any number.
+def share_ends(now: datetime, started: datetime, deadline: datetime, families: int) -> datetime:
+    """When a fit that starts now must have ended, so that each of the run's families has as long."""
+    end = training_ends(started, deadline)
+    return min(end, now + (end - started) / families)
+
+
+def epochs_left(now: datetime, end: datetime | None, pace: Pace | None, reserve_epochs: int = 0) -> int | None:
+    """How many epochs fit before `end`, `reserve_epochs` of another fit beside; None for any number.
 
     Args:
         end: None where there is no deadline.
-        epoch_s: what an epoch takes, None while none was measured: there is time for any until the end is there.
+        pace: None while none was measured: there is time for any number until the end is there.
         reserve_epochs: epochs that are kept free, for the fit that follows a search.
     """
     if end is None:
         return None
     left_s = (end - now).total_seconds()
-    if epoch_s is None or epoch_s <= 0:
+    if pace is None or pace.epoch_s <= 0:
         return None if left_s > 0 else 0
-    return max(0, int(left_s / epoch_s) - reserve_epochs)
+    left_s -= pace.start_s * (2 if reserve_epochs else 1) + pace.epoch_s * reserve_epochs
+    return max(0, int(left_s / pace.epoch_s))

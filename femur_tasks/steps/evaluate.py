@@ -19,6 +19,7 @@ from femur_tasks.dataset.resize import enlarge_probability, shrink_image, shrink
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import NotFound
 from femur_tasks.evaluation import metrics
+from femur_tasks.evaluation.strays import THRESHOLD, without_strays
 from femur_tasks.logs import naming
 from femur_tasks.registry import promotion
 from femur_tasks.registry.queries import newest_verdict
@@ -79,25 +80,18 @@ def evaluate(context: Context, run_id: str) -> dict[str, Any]:
         }
 
 
-def score_others(context: Context, run_id: str) -> dict[str, float | None]:
+def score_others(context: Context, run_id: str) -> None:
     """Score the run's other model versions on the same cases, for the record: they are never chosen by it."""
     with context.registry.reading() as session:
         ids = session.scalars(select(ModelVersion.id).where(ModelVersion.run_id == run_id)).all()
         verdict = newest_verdict(session, run_id)
         if verdict is None:
-            return {}
+            return
         manifest = session.get_one(ComparisonManifest, verdict.manifest_digest)
         case_ids = tuple(case[0] for case in manifest.cases)
         comparison = Comparison(verdict.challenger_id, verdict.champion_id, manifest.digest, case_ids)
     for model_id in ids:
         _score(context, model_id, comparison)
-    with context.registry.reading() as session:
-        rows = session.execute(
-            select(ModelVersion.family, Evaluation.mean_dice)
-            .join(Evaluation, Evaluation.model_version_id == ModelVersion.id)
-            .where(ModelVersion.run_id == run_id, Evaluation.manifest_digest == comparison.manifest_digest)
-        )
-        return dict(rows.tuples().all())
 
 
 def compare(context: Context, run_id: str) -> Comparison:
@@ -217,17 +211,18 @@ def _case_metrics(
 
         def score(index: int, shard: Any = shard, predicted: Any = predicted) -> tuple[str, metrics.CaseMetrics]:
             case_id, truth = shard.case_ids[index], shard.full_masks[index]
-            full = enlarge_probability(predicted[index], *truth.shape) > 0.5
+            seen = without_strays(predicted[index])
+            full = enlarge_probability(seen, *truth.shape) > THRESHOLD
             small_truth = shrink_mask(shard.masks_bhw[index], spec.size)
-            seen = geometries[case_id]
-            spacing = (seen.y_mm, seen.x_mm) if seen.x_mm and seen.y_mm else None  # rows first, as the masks' axes are
+            shot = geometries[case_id]
+            spacing = (shot.y_mm, shot.x_mm) if shot.x_mm and shot.y_mm else None  # rows first, as the masks' axes are
             return case_id, metrics.case_metrics(
                 truth,
                 full,
                 small_truth,
-                predicted[index] > 0.5,
+                seen > THRESHOLD,
                 spacing,
-                picture_right_is_patient_left=not seen.mirrored,
+                picture_right_is_patient_left=not shot.mirrored,
             )
 
         indices = [index for index, case_id in enumerate(shard.case_ids) if case_id in wanted]

@@ -22,6 +22,9 @@ from femur_tasks.registry.tables import (
     DatasetVersion,
     EvaluationCase,
     Ingest,
+    PredictionDrift,
+    PredictionRate,
+    PredictionRun,
     Promotion,
     Run,
     VerdictRow,
@@ -35,6 +38,7 @@ _DAYS = 3
 """What is older is no news: whoever names a place for messages is not told the whole past."""
 _LONGEST_RUN = timedelta(days=2)
 _BY_HAND = "cli"
+_PREDICTS = "predict_incoming"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,14 @@ def happened(session: Session, settings: Settings, now: datetime) -> Iterator[Ev
     for version in session.scalars(drifted.with_only_columns(DatasetVersion.digest)):
         name = f"drift/{version}"
         yield Event(name, "drift", partial(_drift, session, name, version, links))
+    predicted = select(PredictionRun).where(PredictionRun.started_at >= since - _LONGEST_RUN)
+    for night in session.scalars(predicted.where(PredictionRun.finished_at >= since)):
+        name = f"{night.model}/{night.run_id}"
+        if night.refused or night.flagged:
+            yield Event(f"incoming/{name}", "incoming", partial(_incoming, session, f"incoming/{name}", night, links))
+        if moved := _newly_moved(session, night):
+            told = partial(_incoming_drift, session, f"drift/incoming/{name}", night, moved, links)
+            yield Event(f"drift/incoming/{name}", "drift", told)
 
 
 def silence(session: Session, settings: Settings, now: datetime) -> Iterator[Event]:
@@ -149,6 +161,44 @@ def _drift(session: Session, name: str, digest: str, links: Links) -> Message:
     against = session.get_one(DatasetVersion, next(iter(worst.values())).against_digest)
     new, old = (f"{one.name}@{one.digest[:12]}" for one in (version, against))
     return messages.drift(name, new, old, found, links.page())
+
+
+def _incoming(session: Session, name: str, night: PredictionRun, links: Links) -> Message:
+    rates = session.scalars(
+        select(PredictionRate)
+        .where(PredictionRate.run_id == night.run_id, PredictionRate.model == night.model, PredictionRate.pictures > 0)
+        .order_by(PredictionRate.pictures.desc(), PredictionRate.flag)
+    )
+    counts = [(rate.flag, rate.pictures) for rate in rates]
+    odd = (night.refused or 0) + (night.flagged or 0)
+    version = label(session, night.model_version_id)
+    return messages.incoming(
+        name, night.model, version, night.pictures or 0, counts, odd, links.run(_PREDICTS, night.run_id)
+    )
+
+
+def _newly_moved(session: Session, night: PredictionRun) -> list[PredictionDrift]:
+    """The features of incoming pictures that lie far from the training data, and did not the night before."""
+    of_model = select(PredictionRun.run_id).where(PredictionRun.model == night.model)
+    before = of_model.where(PredictionRun.started_at < night.started_at).order_by(PredictionRun.started_at.desc())
+    large = select(PredictionDrift).where(PredictionDrift.model == night.model, PredictionDrift.level == "large")
+    known = {
+        row.feature
+        for row in session.scalars(large.where(PredictionDrift.run_id == session.scalar(before.limit(1))))
+    }  # fmt: skip
+    now = session.scalars(large.where(PredictionDrift.run_id == night.run_id).order_by(PredictionDrift.psi.desc()))
+    return [row for row in now if row.feature not in known]
+
+
+def _incoming_drift(
+    session: Session, name: str, night: PredictionRun, moved: list[PredictionDrift], links: Links
+) -> Message:
+    against = session.get_one(DatasetVersion, moved[0].against_digest)
+    found = [
+        f"{row.feature} of the newest {row.after_cases} pictures: PSI {row.psi:.2f}, KS {row.ks:.2f}" for row in moved
+    ]
+    old = f"{against.name}@{against.digest[:12]}"
+    return messages.drift(name, f"What comes in for {night.model}", old, found, links.run(_PREDICTS, night.run_id))
 
 
 def _no_news(session: Session, name: str, model: str, since: datetime, nights: int, links: Links) -> Message:

@@ -12,6 +12,7 @@ from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError
 from femur_tasks.registry.tables import (
     CollectedVersion,
+    DatasetSheet,
     DatasetVersion,
     ExperimentFit,
     Fit,
@@ -28,6 +29,7 @@ from femur_tasks.steps.context import Context
 _PAGES: tuple[tuple[str, Any, Any], ...] = (
     ("run", Run.run_id, Run.report_key),
     ("ingest", Ingest.ingest_id, Ingest.report_key),
+    ("dataset version", DatasetSheet.digest, DatasetSheet.picture_key),
     *(("the picture", IncomingPicture.key, key) for key in (IncomingPicture.mask_key, IncomingPicture.overlay_key)),
     ("an experiment of run", ExperimentFit.run_id, ExperimentFit.overlays_key),
     *(

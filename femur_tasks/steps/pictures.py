@@ -35,7 +35,7 @@ def look_for_pictures(context: Context) -> dict[str, dict[str, int]]:
     found = {(stored.key, stored.etag): stored for stored in context.store.list(INCOMING_IMAGES) if stored.size}
     with context.registry.writing() as session:
         entered = session.execute(select(IncomingPicture.key, IncomingPicture.etag, IncomingPicture.state))
-        known = {(key, etag): state for key, etag, state in entered.tuples()}
+        known = {(key, etag): state for key, etag, state in entered}
         for name, state in known.items():
             if state == "waiting" and name not in found:  # there is nothing to settle
                 session.delete(session.get_one(IncomingPicture, name))
@@ -48,7 +48,7 @@ def look_for_pictures(context: Context) -> dict[str, dict[str, int]]:
             .order_by(IncomingPicture.model)
         )
         models = set(session.scalars(select(Champion.model)))
-        waiting = dict(counts.tuples().all())
+        waiting = dict(counts.all())
     return {
         "waiting": {model: count for model, count in waiting.items() if model in models},
         "without_champion": {model: count for model, count in waiting.items() if model not in models},
@@ -102,7 +102,7 @@ def predict_waiting(
             .where(IncomingPicture.state == "waiting", IncomingPicture.model == model)
             .order_by(IncomingPicture.seen_at, IncomingPicture.key)
         )
-        names = waiting.tuples().all()
+        names = waiting.all()
     for key, etag in names:
         on_picture(len(names))
         _predict_one(context, served, run_id, key, etag)

@@ -19,6 +19,7 @@ from femur_tasks.registry.tables import (
 from femur_tasks.serving.findings import FLAGS
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.datasets import FEATURES, stored_features
+from femur_tasks.steps.notify import tell
 
 WINDOW = 100
 """Newest pictures that drift is judged on: a night alone has too few."""
@@ -27,7 +28,9 @@ _ANY_SPLIT = "test"  # a picture has no split: it counts among all
 
 
 def record_rates(context: Context, run_id: str, model: str) -> dict[str, Any]:
-    """Write a run's counts, the rate of each flag and the drift; asked again, the same rows are written again.
+    """Write a run's counts, the rate of each flag and the drift, and tell people of them.
+
+    Asked again, the same rows are written again, and nobody is told twice.
 
     Returns:
         Pictures, refused, flagged, rates by flag, and the features whose drift is large.
@@ -62,7 +65,7 @@ def record_rates(context: Context, run_id: str, model: str) -> dict[str, Any]:
         run.flagged = sum(bool(row.flags) for row in own)
         run.median_ms = statistics.median([row.ms for row in own if row.ms is not None] or [0.0]) or None
         run.finished_at = context.now()
-        return {
+        found = {
             "model": model,
             "pictures": run.pictures,
             "refused": run.refused,
@@ -70,6 +73,8 @@ def record_rates(context: Context, run_id: str, model: str) -> dict[str, Any]:
             "rates": {flag: count / len(own) for flag, count in counts.items()} if own else {},
             "drift": [row.feature for row in drifted if row.level == "large"],
         }
+    tell(context)
+    return found
 
 
 def flag_counts(pictures: Sequence[IncomingPicture]) -> dict[str, int]:

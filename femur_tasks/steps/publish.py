@@ -23,6 +23,7 @@ from femur_tasks.errors import FemurError
 from femur_tasks.registry.tables import DatasetVersion
 from femur_tasks.reports.ingest import render
 from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, Pair, State, choose_cards
+from femur_tasks.reports.sheets import Sheet, card_sheets
 from femur_tasks.steps import recording
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.datasets import champions_version, features_of, newest_version, stored_features
@@ -103,7 +104,7 @@ def publish(
         state = _state(context, accepted, manifest, dry_run)
         if state == "ingested":
             manifest = _stored(context, manifest, accepted, paths, before, on_stored)
-        page = _page(context, plan, accepted, paths, state, manifest.digest, rows, against)
+        page, sheets = _page(context, plan, accepted, paths, state, manifest.digest, rows, against)
         result = Ingested(
             ingest_id=work.ingest_id,
             state=state,
@@ -116,6 +117,8 @@ def publish(
         )
         if dry_run:
             return result
+        kept = sheets if state == "ingested" else []
+        pictured = [(sheet, context.store.put(sheet.picture, "pictures")) for sheet in kept]
         manifest_key = context.store.put(manifest.to_json(), "manifests") if state == "ingested" else ""
         with context.registry.writing() as session:
             if state == "ingested":
@@ -124,6 +127,7 @@ def publish(
                 if session.get(DatasetVersion, manifest.digest) is None:  # else another ingest of the same was faster
                     recording.record_version(session, plan, manifest, manifest_key, accepted, context.now())
                     recording.record_drift(session, manifest.digest, against, rows)
+                    recording.record_sheets(session, manifest.digest, pictured)
             recording.record_ingest(
                 session, result.ingest_id, plan, state, result.digest, result.problems, str(result.report_key),
                 context.now(),
@@ -238,7 +242,8 @@ def _page(
     digest: str,
     rows: Sequence[DriftRow],
     against: str,
-) -> bytes:
+) -> tuple[bytes, list[Sheet]]:
+    """The report, and the contact sheets in it."""
     patients = {case.case_id: case.patient for case in accepted.cases}
 
     def card(case_id: str) -> CaseCard:
@@ -273,4 +278,5 @@ def _page(
             **{name: version_of(name) for name in ("nibabel", "pydicom", "pillow", "numpy")},
         },
     )
-    return render(report).encode()
+    sheets = list(card_sheets(report.cards))
+    return render(report, sheets).encode(), sheets

@@ -15,7 +15,16 @@ from femur_tasks.dataset.drift import DriftRow
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.dataset.problems import Problem, errors
 from femur_tasks.dataset.work import Plan
-from femur_tasks.registry.tables import Dataset, DatasetCase, DatasetDrift, DatasetVersion, Ingest, Withdrawal
+from femur_tasks.registry.tables import (
+    Dataset,
+    DatasetCase,
+    DatasetDrift,
+    DatasetSheet,
+    DatasetVersion,
+    Ingest,
+    Withdrawal,
+)
+from femur_tasks.reports.sheets import Sheet
 
 KEPT_PROBLEMS = 2_000
 """Of one ingest in its row; its report counts all of them."""
@@ -155,6 +164,14 @@ def record_ingest(
             started_at=plan.started_at,
             finished_at=now,
         )
+    )
+
+
+def record_sheets(session: Session, digest: str, pictured: Iterable[tuple[Sheet, str]]) -> None:
+    """The contact sheets of a version, and where they lie."""
+    session.add_all(
+        DatasetSheet(digest=digest, position=position, title=sheet.title, alt=sheet.alt, picture_key=key)
+        for position, (sheet, key) in enumerate(pictured)
     )
 
 

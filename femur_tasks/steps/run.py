@@ -23,6 +23,8 @@ from femur_tasks.steps.deadline import deadline_of
 
 DEFAULT_MODEL = "femur"
 CONCLUDED = ("promoted", "refused", "declined", "stale_champion")
+WOKEN = ("schedule", "asset")
+"""What starts a run that no person started."""
 _RECORDED = ("tensorflow-cpu", "tensorflow", "keras", "keras-tuner", "numpy", "scipy", "pillow", "nibabel")
 
 
@@ -81,17 +83,23 @@ def _choose_version(session: Session, parameters: RetrainParameters) -> tuple[Da
     if parameters.dataset:
         version = find_version(session, parameters.dataset)
         return version, f"asked for {version.name}@{version.digest[:12]}"
-    waiting = []
-    for name in session.scalars(select(Dataset.name)):
-        version = find_version(session, name)
-        if parameters.force or not _retrained(session, version, _resolved(session, version, parameters)):
-            waiting.append(version)
+    waiting = _waiting(session, parameters)
     if not waiting:
         return None, "no dataset has a version that was not retrained yet"
     # one that always fails must not keep the others from their turn
     chosen = min(waiting, key=lambda version: (_failures(session, version), version.created_at))
     why = "forced" if parameters.force else "not retrained yet"
     return chosen, f"the ledger holds {chosen.name}@{chosen.digest[:12]}, {why}"
+
+
+def _waiting(session: Session, parameters: RetrainParameters) -> list[DatasetVersion]:
+    """The newest version of each dataset that was not retrained yet."""
+    newest = [find_version(session, name) for name in session.scalars(select(Dataset.name))]
+    return [
+        version
+        for version in newest
+        if parameters.force or not _retrained(session, version, _resolved(session, version, parameters))
+    ]
 
 
 def _failures(session: Session, version: DatasetVersion) -> int:
@@ -140,6 +148,33 @@ def _opened(session: Session, run: Run) -> dict[str, Any]:
         "families": list(run.parameters.get("families", [])),
         "require_approval": bool(run.parameters.get("require_approval")),
     }
+
+
+@naming("run_id")
+def untried(context: Context, run_id: str) -> list[str]:
+    """What a run that ends should wake another run for: versions that wait in the ledger and that no run has tried.
+
+    One new dataset version or one night wakes one run, and one run retrains one version: where several came in, each
+    run wakes the next. Nothing is named where a person started the run, where it trained nothing, and where less of
+    the night (FEMUR_RETRAIN_UNTIL, or the run's own deadline) is left than the run took.
+
+    Returns:
+        NAME@DIGEST of each, in the order of their coming.
+    """
+    now = context.now()
+    with context.registry.reading() as session:
+        run = session.get(Run, run_id)
+        if run is None or run.dataset_digest is None or run.trigger not in WOKEN:
+            return []
+        until = context.settings.retrain_until or None
+        night_ends = run.deadline or deadline_of(run.started_at, None, until, context.settings.timezone)
+        if night_ends and night_ends - now < now - run.started_at:
+            return []
+        # a reproduction is for no model
+        tried = set(session.scalars(select(Run.dataset_digest).where(Run.model != "")))
+        waiting = [version for version in _waiting(session, RetrainParameters()) if version.digest not in tried]
+        waiting.sort(key=lambda version: version.created_at)
+        return [f"{version.name}@{version.digest}" for version in waiting]
 
 
 def versions_in_use() -> dict[str, Any]:

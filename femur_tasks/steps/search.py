@@ -13,7 +13,7 @@ from femur_tasks.logs import naming
 from femur_tasks.processes import Crashed
 from femur_tasks.registry.tables import Run, TrialEpoch
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.deadline import epochs_left, training_ends
+from femur_tasks.steps.deadline import Pace, epochs_left, training_ends
 from femur_tasks.steps.run import run_facts
 from femur_tasks.steps.train import Data, Pictures, fit_family, seed_of, trained
 from femur_tasks.training.hyperparameters import ARCHITECTURE_OF_FAMILY, FEW_CASES, TUNED, Hyperparameters
@@ -89,7 +89,7 @@ def _work_once(context: Context, run_id: str, worker: str) -> bool | None:
         if search.run.deadline is None:
             return None
         end = training_ends(search.run.started_at, search.run.deadline)
-        return epochs_left(context.now(), end, _epoch_s(context, run_id), search.final_epochs)
+        return epochs_left(context.now(), end, pace(context, run_id), search.final_epochs)
 
     architecture = ARCHITECTURE_OF_FAMILY["tuned"]
     told = (search.leases, search.data, architecture, search.shared, search.max_epochs, search.seed)
@@ -144,7 +144,8 @@ def train_winner(context: Context, run_id: str) -> dict[str, Any]:
     few = search.data.cases("train") < FEW_CASES
     values = dict(winner.hyperparameters) if winner else {"augmentation": 1.0 if few else 0.0}
     chosen, seed = search.shared.with_values(values), _trial_seed(search.seed, values)
-    return fit_family(context, run_id, "tuned", chosen, search.final_epochs, seed, _epoch_s(context, run_id))
+    measured = pace(context, run_id, winner.trial_id if winner else None)
+    return fit_family(context, run_id, "tuned", chosen, search.final_epochs, seed, measured)
 
 
 def _opened(context: Context, run_id: str) -> _Open:
@@ -166,11 +167,15 @@ def _opened(context: Context, run_id: str) -> _Open:
     return _Open(run, leases, shared, data, budget.max_epochs, budget.unet_epochs, parameters.seed)
 
 
-def _epoch_s(context: Context, run_id: str) -> float | None:
-    """What an epoch of this search took on average, None before the first."""
+def pace(context: Context, run_id: str, trial_id: str | None = None) -> Pace | None:
+    """What this search's trials took on average, or one of them; None before the first epoch."""
+    means = select(
+        func.avg(TrialEpoch.seconds - TrialEpoch.start_s),
+        func.avg(TrialEpoch.start_s).filter(TrialEpoch.start_s > 0),
+    ).where(TrialEpoch.run_id == run_id, TrialEpoch.search == SEARCH)
     with context.registry.reading() as session:
-        mean = select(func.avg(TrialEpoch.seconds)).where(TrialEpoch.run_id == run_id, TrialEpoch.search == SEARCH)
-        return session.scalar(mean)
+        epoch_s, start_s = session.execute(means.where(TrialEpoch.trial_id == trial_id) if trial_id else means).one()
+    return None if epoch_s is None else Pace(epoch_s, start_s or 0.0)
 
 
 def _trial_seed(seed: int, hyperparameters: Mapping[str, Any]) -> int:

@@ -22,7 +22,7 @@ from femur_tasks.logs import naming
 from femur_tasks.registry.signatures import refuse_collected
 from femur_tasks.registry.tables import Fit, ModelVersion
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.deadline import epochs_left, training_ends
+from femur_tasks.steps.deadline import Pace, epochs_left, share_ends, training_ends
 from femur_tasks.steps.run import pinned_manifest, run_facts
 from femur_tasks.storage import digest_in
 from femur_tasks.training.hyperparameters import (
@@ -66,13 +66,13 @@ def fit_family(
     chosen: Hyperparameters,
     epochs: int,
     seed: int,
-    epoch_s: float | None = None,
+    pace: Pace | None = None,
 ) -> dict[str, Any]:
     """Fit a family and register it as a model version, once a run.
 
     Args:
         epochs: of the budget; fewer are planned where the run's deadline leaves no time for them.
-        epoch_s: what an epoch takes, None where that is not known.
+        pace: what its epochs take, None where that is not known.
 
     Raises:
         WasCollected: the run had this version once, and its files are gone: a new run is needed.
@@ -81,7 +81,7 @@ def fit_family(
 
     done = _model_version(context, run_id, family)
     if done is None:
-        planned = _planned(context, run_id, family, epochs, epoch_s)
+        planned = _planned(context, run_id, family, epochs, pace)
         fitted = context.apart(_fitted, run_id, family, chosen, planned, seed)
         onnx_key, found_bhw = context.apart(_probed, run_id, fitted.key)
         _check(fitted, found_bhw)
@@ -90,7 +90,7 @@ def fit_family(
     return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
 
-def _planned(context: Context, run_id: str, family: str, epochs: int, epoch_s: float | None) -> int:
+def _planned(context: Context, run_id: str, family: str, epochs: int, pace: Pace | None) -> int:
     """How many epochs the fit's schedule spans: decided once, so that a fit that goes on spans the same."""
     with context.registry.writing() as session:
         run, _, _ = run_facts(session, run_id)
@@ -100,7 +100,7 @@ def _planned(context: Context, run_id: str, family: str, epochs: int, epoch_s: f
             session.add(row)
         if not row.planned_epochs:
             end = training_ends(run.started_at, run.deadline) if run.deadline else None
-            left = epochs_left(context.now(), end, epoch_s)
+            left = epochs_left(context.now(), end, pace)
             row.planned_epochs = epochs if left is None else min(epochs, max(1, left))
         return row.planned_epochs
 
@@ -122,11 +122,14 @@ def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters,
     from femur_tasks.training.fit import Plan, hard_dice, probabilities
 
     with context.registry.reading() as session:
-        run, _, budget = run_facts(session, run_id)
+        run, parameters, budget = run_facts(session, run_id)
     data = Data(context, run_id)
     architecture = ARCHITECTURE_OF_FAMILY[family]
-    end = training_ends(run.started_at, run.deadline) if run.deadline else None
-    seconds = (end - context.now()).total_seconds() if end else None
+    seconds = None
+    if run.deadline:
+        now = context.now()
+        families = 1 if family == "tuned" else len(parameters.families)  # the search's final fit has all that is left
+        seconds = (share_ends(now, run.started_at, run.deadline, families) - now).total_seconds()
     plan = Plan(f"{run_id}/{family}", epochs, budget.patience, seed, 0, chosen.augmented, seconds)
     journal = FitJournal(context.registry, context.store, context.now, run_id, family)
     model, memory = trained(data, architecture, chosen, epochs, plan, journal)

@@ -10,6 +10,7 @@ from femur_tasks.dataset.resize import enlarge_probability, shrink_image
 from femur_tasks.dataset.shards import unpack
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.evaluation.overlays import overlay, png_bytes
+from femur_tasks.evaluation.strays import THRESHOLD, without_strays
 from femur_tasks.registry.tables import ComparisonManifest, VerdictPicture, VerdictRow
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.run import pinned_manifest
@@ -79,6 +80,6 @@ def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequen
         images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
         for index, probability in zip(chosen, probabilities(model, images), strict=True):
             image = shard.images_bhw[index]
-            predicted = enlarge_probability(probability, *image.shape) > 0.5
+            predicted = enlarge_probability(without_strays(probability), *image.shape) > THRESHOLD
             overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
     return overlays

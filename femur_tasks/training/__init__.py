@@ -3,5 +3,5 @@
 import logging
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow loads: its banner hides our own messages
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow loads: its asides hide our words
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each new network that it traces

@@ -31,12 +31,13 @@ class OutOfMemory(Hopeless):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's result; `epoch` counts from 1."""
+    """One epoch's result; `epoch` counts from 1, and `start_s` of its `seconds` went before training was under way."""
 
     epoch: int
     loss: float
     val_dice: float
     seconds: float
+    start_s: float = 0.0
 
 
 class Journal(Protocol):
@@ -98,9 +99,9 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
         memory = replace(memory, owner=plan.owner, epochs=max(memory.epochs, plan.first_epoch))
     began = kept_at = time.monotonic()
     cost_s = 0.0
-    ended = _ends(memory, plan, 0.0, 0.0)
+    ended, steps = _ends(memory, plan, 0.0, 0.0), _Steps()
     while not ended:
-        epoch = _one_epoch(model, train, val, plan, memory)
+        epoch = _one_epoch(model, train, val, plan, memory, steps)
         memory.epochs = epoch.epoch
         is_best = epoch.val_dice > memory.best_dice
         if is_best:
@@ -125,12 +126,12 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     return memory
 
 
-def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, memory: Memory) -> Epoch:
+def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, memory: Memory, steps: _Steps) -> Epoch:
     started = time.monotonic()
     shuffled = train.epoch(plan.seed, memory.epochs, plan.augmentation)
     raw = _RawWeights()
     try:
-        history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw])
+        history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw, steps])
     except Exception as err:
         if train.failure is not None:
             raise train.failure from err
@@ -145,7 +146,30 @@ def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, mem
         raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
     val_dice = float(np.mean(list(hard_dice(model, val))))
     raw.put_back()
-    return Epoch(number, loss, val_dice, time.monotonic() - started)
+    return Epoch(number, loss, val_dice, time.monotonic() - started, steps.told_start_s())
+
+
+class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the first step of a fit, which waits for tracing and for the first pictures, from those that follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended: list[float] = []
+        self._is_told = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._ended = [time.monotonic()]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._ended.append(time.monotonic())
+
+    def told_start_s(self) -> float:
+        """How much longer the fit's first step took than its epoch's others in the mean, once; 0 where it was alone."""
+        if self._is_told or len(self._ended) < 3:  # when it began, and two steps
+            return 0.0
+        self._is_told = True
+        began, first, *_, last = self._ended
+        return max(0.0, first - began - (last - first) / (len(self._ended) - 2))
 
 
 class _RawWeights(keras.callbacks.Callback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from femur_page import pages, schemas
 from femur_page.access import ACTS, READS
 from femur_page.source import Reading
 from femur_tasks.errors import NotFound
-from femur_tasks.morning import champion, verdict
+from femur_tasks.morning import champion, incoming, verdict
 from femur_tasks.registry import queries
 from femur_tasks.steps import datasets
 from femur_tasks.steps.progress import RunProgress, run_progress
@@ -22,7 +22,7 @@ from femur_tasks.steps.progress import RunProgress, run_progress
 PREFIX = "/api/v1"
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=10_000_000)]
-Number = Annotated[int, Path(ge=1, le=2_000_000_000)]
+Number = Annotated[int, Path(ge=1, le=pages.MOST)]
 Name = Annotated[str | None, Query(max_length=200)]
 T = TypeVar("T")
 
@@ -167,10 +167,40 @@ def report(session: Reading, run_id: str) -> FileResponse:
     return pages.report(session, run_id)
 
 
+@router.get("/incoming-nights")
+def incoming_nights(
+    session: Reading, model: Name = None, limit: Limit = 50, offset: Offset = 0
+) -> schemas.Page[incoming.IncomingNight]:
+    """Nights of predictions, newest first, with how many pictures have each flag."""
+    found = incoming.nights(session, limit, offset, model)
+    return schemas.Page[incoming.IncomingNight].model_validate(_page(found, limit, offset))
+
+
+@router.get("/incoming-nights/{model}/{run_id}")
+def incoming_night(session: Reading, model: str, run_id: str) -> schemas.NightInFull:
+    """One night of one model, with the drift of the newest pictures against the training data."""
+    night = incoming.find_night(session, model, run_id)
+    drift, against = incoming.drift_of(session, model, run_id)
+    return schemas.NightInFull(night=night, drift=list(drift), drift_against=against)
+
+
+@router.get("/incoming-pictures")
+def incoming_pictures(
+    session: Reading, model: Name = None, run_id: Name = None, state: Name = None, flag: Name = None,
+    limit: Limit = 50, offset: Offset = 0,
+) -> schemas.Page[incoming.Found]:  # fmt: skip
+    """Incoming pictures and what was found in them, the last predicted first."""
+    found = incoming.pictures(session, limit, offset, model=model, run_id=run_id, state=state, flag=flag)
+    return schemas.Page[incoming.Found].model_validate(_page(found, limit, offset))
+
+
 @router.get("/dataset-versions")
-def dataset_versions(session: Reading, dataset: Name = None, limit: Limit = 50) -> list[schemas.DatasetRow]:
+def dataset_versions(
+    session: Reading, dataset: Name = None, limit: Limit = 50, offset: Offset = 0
+) -> schemas.Page[schemas.DatasetRow]:
     """Dataset versions, newest first."""
-    return [schemas.DatasetRow.model_validate(row) for row in datasets.versions(session, dataset, limit)]
+    found = datasets.versions(session, dataset, limit, offset), datasets.count_versions(session, dataset)
+    return schemas.Page[schemas.DatasetRow].model_validate(_page(found, limit, offset))
 
 
 @router.get("/dataset-versions/{name}")

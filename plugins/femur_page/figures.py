@@ -18,8 +18,8 @@ from femur_tasks.reports.facts import Curve
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c8c8c"
 FAMILIES = {"baseline": GREY, "unet": BLUE, "tuned": ORANGE}
 _SYMBOLS = {"baseline": "square", "unet": "diamond", "tuned": "circle"}
-_SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
-_DASHES = ("solid", "dash", "dot", "dashdot")
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
+DASHES = ("solid", "dash", "dot", "dashdot")
 _BINS = 8
 
 
@@ -148,7 +148,7 @@ def curves(found: Sequence[Curve]) -> go.Figure:
             y=_joined([curve.val_dice for curve in lines]),
             name=group,
             mode="lines+markers" if len(lines) == 1 else "lines",
-            line={"color": _SERIES[place % len(_SERIES)], "dash": _DASHES[place % len(_DASHES)], "width": 2},
+            line={"color": SERIES[place % len(SERIES)], "dash": DASHES[place % len(DASHES)], "width": 2},
             hovertemplate="epoch %{x}: %{y:.4f}<extra>" + group + "</extra>",
         )
     longest = max((curve.epochs[-1] for curve in found if curve.epochs), default=1)
@@ -257,8 +257,13 @@ def rates(search: SearchFacts) -> go.Figure:
             hovertemplate="%{text}<br>rate %{x:.2g}, Dice %{y:.4f}<extra></extra>",
         )
     )
+    ticks = [step * 10.0**power for power in range(-8, 1) for step in (1, 2, 5)]
     figure.update_layout(
-        xaxis={"title": "learning rate", "type": "log", "dtick": "D2"}, yaxis_title="validation Dice", height=330
+        xaxis={
+            "title": "learning rate", "type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks],
+        },
+        yaxis_title="validation Dice",
+        height=330,
     )  # fmt: skip
     return figure
 
@@ -269,7 +274,7 @@ def cost(search: SearchFacts) -> go.Figure:
         go.Scatter(
             x=[seconds / 60 for seconds, _ in search.pace],
             y=[best for _, best in search.pace],
-            mode="lines",
+            mode="lines+markers",
             line={"shape": "hv", "color": GREEN, "width": 2},
             hovertemplate="%{x:.1f} min: %{y:.4f}<extra></extra>",
         )

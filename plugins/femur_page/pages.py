@@ -1,43 +1,47 @@
-"""The page's tabs, rendered here: champion, tonight, verdict, history, datasets, search."""
+"""The page's tabs, rendered here: champion, tonight, verdict, history, incoming, datasets, search."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path as File
 from typing import Annotated, Any
 
 import httpx
 from airflow.configuration import conf
-from fastapi import APIRouter, Form, HTTPException, Query, Request, status
+from fastapi import APIRouter, Form, HTTPException, Path, Query, Request, status
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.orm import Session
 
-from femur_page import figures
+from femur_page import figures, incoming_figures, schemas
 from femur_page.access import ACTS, READS, ROLLBACK, MayAct, token_of
 from femur_page.source import Reading, sent
 from femur_tasks.errors import NotFound
-from femur_tasks.morning import champion, history, night, search, verdict
+from femur_tasks.morning import champion, history, incoming, night, search, verdict
+from femur_tasks.parameters import Name
 from femur_tasks.registry import metrics, queries
 from femur_tasks.registry.tables import Run
 from femur_tasks.reports import page as written
+from femur_tasks.serving.findings import FLAGS
 from femur_tasks.steps import datasets
 from femur_tasks.steps.signatures import stored_file
 
 router = APIRouter(dependencies=[READS], default_response_class=HTMLResponse, include_in_schema=False)
 Model = Annotated[str | None, Query()]
 RunId = Annotated[str | None, Query(alias="run")]
+MOST = 2_000_000_000
+"""A number beyond the databases' integers is none that anything has."""
 
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(File(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"value": written.value, "moment": written.moment, "dice": written.dice}
-_TEMPLATES.globals["figures"] = figures
-_TABS = ("champion", "tonight", "verdict", "history", "datasets", "search")
+_TEMPLATES.globals |= {"figures": figures, "incoming_figures": incoming_figures, "flags": FLAGS}
+_TABS = ("champion", "tonight", "verdict", "history", "incoming", "datasets", "search")
 _PLOT = {"template": "none", "margin": {"l": 60, "r": 20, "t": 20, "b": 50}, "hoverlabel": {"align": "left"}}
 
 
@@ -127,11 +131,21 @@ def verdict_tab(request: Request, session: Reading, model: Model = None, run: Ru
 
 
 @router.get("/history")
-def history_tab(request: Request, session: Reading, model: Model = None, before: int | None = None) -> Response:
+def history_tab(
+    request: Request, session: Reading, model: Model = None, before: Annotated[int | None, Query(ge=0, le=MOST)] = None
+) -> Response:
     """The model over the nights."""
     common = _common(request, session, model, "history")
     past = history.history(session, common["model"], before)
     return shown("history.html", **common, past=past, before=before)
+
+
+@router.get("/incoming")
+def incoming_tab(request: Request, session: Reading, model: Model = None, night: str | None = None) -> Response:
+    """What was predicted at night, and what a person should look at."""
+    common = _common(request, session, model, "incoming")
+    found = incoming.incoming(session, common["model"], night)
+    return shown("incoming.html", **common, found=found)
 
 
 @router.get("/datasets")
@@ -169,7 +183,7 @@ def search_tab(
 
 
 @router.post("/rollback", dependencies=list(ACTS))
-def roll_back(request: Request, model: Annotated[str, Form()], reason: Annotated[str, Form(min_length=3)]) -> Response:
+def roll_back(request: Request, model: Annotated[Name, Form()], reason: Annotated[schemas.Reason, Form()]) -> Response:
     """Start the DAG that puts the former champion back, in the caller's own name."""
     run_id = start_rollback(request, model, reason)
     where = httpx.URL(f"{request.scope['root_path']}/", params={"model": model, "started": run_id})
@@ -197,7 +211,7 @@ def start_rollback(request: Request, model: str, reason: str, version: int | Non
 
 
 @router.get("/files/{model}/{version}/{kind}")
-def version_file(session: Reading, model: str, version: int, kind: str) -> FileResponse:
+def version_file(session: Reading, model: str, version: Annotated[int, Path(ge=1, le=MOST)], kind: str) -> FileResponse:
     """A model version's ONNX file, weights or card, proven by signature and digest."""
     key = stored_file(session, f"{model}:{version}", kind)
     if kind == "card":
@@ -220,6 +234,12 @@ def ingest_report(session: Reading, ingest: Annotated[str, Query()]) -> FileResp
     return sent(datasets.find_ingest(session, ingest).report_key, "text/html")
 
 
+@router.get("/sheet")
+def sheet(session: Reading, version: str, position: Annotated[int, Query(ge=0, le=1000)]) -> FileResponse:
+    """A contact sheet of the dataset version with this digest."""
+    return sent(datasets.sheet_key(session, version, position), "image/jpeg")
+
+
 @router.get("/metrics")
 def exposition(session: Reading) -> Response:
     """The registry for Prometheus, whose scrape brings the bearer token of somebody who may look."""
@@ -227,6 +247,14 @@ def exposition(session: Reading) -> Response:
 
 
 @router.get("/picture")
-def picture(session: Reading, of: Annotated[int, Query(alias="verdict")], case: str, whose: str) -> FileResponse:
+def picture(
+    session: Reading, of: Annotated[int, Query(alias="verdict", ge=1, le=MOST)], case: str, whose: str
+) -> FileResponse:
     """An overlay of one of a verdict's worst cases."""
     return sent(verdict.picture_key(session, of, case, whose), "image/png")
+
+
+@router.get("/incoming-picture")
+def incoming_picture(session: Reading, key: str, etag: str) -> FileResponse:
+    """The overlay of an incoming picture, by the name that the registry knows it by."""
+    return sent(incoming.overlay_key(session, key, etag), "image/png")

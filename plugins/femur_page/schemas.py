@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field
 
+from femur_tasks.morning.incoming import FeatureDrift, IncomingNight
 from femur_tasks.morning.verdict import ComparedCase, SliceDifference
-from femur_tasks.registry.gate import Reason
+from femur_tasks.parameters import Name
+from femur_tasks.registry import gate
 
 Item = TypeVar("Item")
+Reason = Annotated[str, Field(min_length=3, max_length=500, pattern="^[^\\x00]*$")]
+"""Why somebody acts; PostgreSQL takes no text with a null byte."""
 
 
 class Page(BaseModel, Generic[Item]):
@@ -105,7 +109,7 @@ class Verdict(BaseModel):
     champion: str | None
     headline: str
     sentence: str
-    rules: list[Reason]
+    rules: list[gate.Reason]
     slices: list[SliceDifference]
     cases: list[ComparedCase]
 
@@ -145,11 +149,19 @@ class DatasetRow(BaseModel):
     warnings: int
 
 
+class NightInFull(BaseModel):
+    """One night of predictions, and how far its newest pictures lie from the training data."""
+
+    night: IncomingNight
+    drift: list[FeatureDrift]
+    drift_against: str
+
+
 class RollbackAsked(BaseModel):
     """Put a former champion back."""
 
-    model: str = Field(min_length=1, max_length=100)
-    reason: str = Field(min_length=3, max_length=500)
+    model: Name
+    reason: Reason
     version: int | None = Field(None, ge=1, description="Whom; the one before the present one where none is named.")
 
 

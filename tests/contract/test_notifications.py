@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -20,10 +20,20 @@ from femur_tasks.errors import FemurError
 from femur_tasks.messages import KINDS, Kind
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.promotion import promote, rollback
-from femur_tasks.registry.tables import DatasetDrift, EvaluationCase, Ingest, Notification, Run
+from femur_tasks.registry.tables import (
+    DatasetCase,
+    DatasetDrift,
+    EvaluationCase,
+    IncomingPicture,
+    Ingest,
+    ModelVersion,
+    Notification,
+    Run,
+)
 from femur_tasks.steps import notify
 from femur_tasks.steps.close import close_run
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.prediction_rates import record_rates
 from femur_tasks.storage import MemoryStore
 from tests import registry_rows as rows
 from tests.conftest import Clock, settings_of
@@ -195,6 +205,41 @@ def test_large_drift_is_told_by_feature(context: Context, hook: Webhook) -> None
     assert hook.titles == [f"femur@{new[:12]} has drifted"]
     assert "- height of all cases: PSI 0.90, KS 0.40\n" in hook.taken[0]["message"]
     assert "mean" not in hook.taken[0]["message"]
+
+
+def predicted(context: Context, run_id: str, flags: Sequence[Sequence[str] | None], from_px: int = 1000) -> None:
+    """A night of predict_incoming by femur:1, up to its rates; heights are spread over 20 px, as the training's are."""
+    with context.registry.writing() as session:
+        rows.predicted(session, session.get_one(ModelVersion, 1), run_id, flags, context.now())
+        for place, row in enumerate(session.scalars(select(IncomingPicture).where(IncomingPicture.run_id == run_id))):
+            row.height_px = from_px + 20 * place // len(flags)
+    record_rates(context, run_id, "femur")
+
+
+def test_flag_rates_and_drift_of_what_came_in_are_told_when_the_night_has_ended(
+    context: Context, clock: Clock, hook: Webhook
+) -> None:
+    judged(context, 1, "refuse")
+    context = telling(context, hook.url, on=("incoming", "drift"))
+    with context.registry.writing() as session:
+        digest = rows.digest_of("v1")
+        session.add_all(
+            DatasetCase(digest=digest, case_id=f"C{n}", patient=f"C{n}", split="train", image_sha256=f"i{n}",
+                        mask_sha256=f"m{n}", height_px=1000 + n, width_px=512, problems=[], source="clinic")
+            for n in range(20)
+        )  # fmt: skip
+    predicted(context, "night-1", [()] * 20)
+    assert hook.titles == [], "nothing to look at, and like the training data"
+    clock.forward(86400)
+    predicted(context, "night-2", [("one_femur", "unlike_training"), ("one_femur",), None, *[()] * 17], from_px=4000)
+    clock.forward(86400)
+    predicted(context, "night-3", [()] * 20, from_px=4000)
+    record_rates(context, "night-3", "femur")
+    assert hook.titles == ["femur: 3 of 20 pictures need a look", "What comes in for femur has drifted"]
+    flags, drift = (posted["message"].splitlines() for posted in hook.taken)
+    assert flags[0] == "By femur:1: one_femur 2 (10%), refused 1 (5%), unlike_training 1 (5%)."
+    assert flags[-2] == f"Run: {AIRFLOW}/dags/predict_incoming/runs/night-2"
+    assert drift[1].startswith("- height_px of the newest 39 pictures: PSI ")
 
 
 def test_silence_is_told_after_three_nights_and_again_after_three_more(

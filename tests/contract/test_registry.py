@@ -19,7 +19,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -83,17 +83,18 @@ def test_comparison_of_models_and_migrations_notices_a_missing_column(database_u
     registry.engine.dispose()
 
 
-def test_migration_that_breaks_off_leaves_nothing_behind(database_url: str) -> None:
+@pytest.mark.parametrize("table", ["verdict_reason", "notification"], ids=["of the first", "of a later one"])
+def test_migration_that_breaks_off_leaves_nothing_behind(database_url: str, table: str) -> None:
     registry = Registry(database_url)
     migrate(database_url)
     _downgrade(registry)
     with registry.engine.begin() as connection:
-        connection.execute(text("create table verdict_reason (planted integer)"))  # the last table that is made
+        connection.execute(text(f"create table {table} (planted integer)"))
     with pytest.raises(Unreachable, match="already exists"):
         migrate(database_url)
-    assert _names(registry) == {"verdict_reason"}
+    assert _names(registry) == {table}
     with registry.engine.begin() as connection:
-        connection.execute(text("drop table verdict_reason"))
+        connection.execute(text(f"drop table {table}"))
     migrate(database_url)
     registry.engine.dispose()
 
@@ -612,6 +613,21 @@ def test_model_version_tells_its_verdicts_with_their_reasons(line: Line) -> None
         found = queries.model_version(session, "femur:1")
     assert [(verdict["outcome"], len(verdict["reasons"])) for verdict in found["verdicts"]] == [("refuse", 1)]
     assert found["verdicts"][0]["reasons"][0]["code"] == "gain"
+
+
+def test_many_threads_share_the_few_connections_of_a_process(migrated_postgres: str) -> None:
+    registry = Registry(migrated_postgres)
+    opened: list[object] = []
+    event.listen(registry.engine, "connect", lambda connection, _: opened.append(connection))
+
+    def read(_: int) -> None:
+        with registry.reading() as session:
+            session.execute(text("select pg_sleep(0.02)"))
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(read, range(80)))
+    registry.engine.dispose()
+    assert len(opened) == 5
 
 
 def test_verdict_ids_are_the_order_of_verdicts(line: Line) -> None:

@@ -51,7 +51,7 @@ facts = {
             for name in dag.params
         },
         "tags": sorted(dag.tags), "doc": dag.doc_md or "", "catchup": dag.catchup,
-        "max_active_runs": dag.max_active_runs,
+        "max_active_runs": dag.max_active_runs, "max_active_tasks": dag.max_active_tasks,
     }
     for dag_id, dag in bag.dags.items()
 }
@@ -68,6 +68,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
     environment["FEMUR_NOTIFY_URLS"], environment["FEMUR_S3_SECRET_KEY"] = "slack://HUSHHUSH1/HUSHHUSH2/x", "S3-hush"
+    environment["FEMUR_JUDGE_QUEUE"], environment["FEMUR_SEARCH_WORKERS"] = "bench", "40"
     environment["FEMUR_REGISTRY_URL"] = "postgresql://u:k-hush@host/db"
     environment["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(DAGS.parent / "plugins")
     done = subprocess.run(  # noqa: S603 - our own interpreter and script
@@ -105,6 +106,10 @@ def test_every_dag_and_task_is_documented_tagged_and_bounded(parsed: dict[str, A
             assert task["timeout"], f"{dag_id}.{task_id}"
 
 
+def test_as_many_search_workers_as_are_asked_for_run_at_once_beside_the_other_fits(parsed: dict[str, Any]) -> None:
+    assert parsed["dags"]["retrain"]["max_active_tasks"] == 42
+
+
 @pytest.mark.parametrize("task_id", ["baseline", "unet", "search_worker", "train_winner"])
 def test_training_runs_in_the_gpu_pool_and_queue(parsed: dict[str, Any], task_id: str) -> None:
     task = parsed["dags"]["retrain"]["tasks"][task_id]
@@ -112,11 +117,17 @@ def test_training_runs_in_the_gpu_pool_and_queue(parsed: dict[str, Any], task_id
     assert task["retries"] >= 1
 
 
-def test_scoring_deciding_and_promoting_run_off_the_gpu_queue(parsed: dict[str, Any]) -> None:
-    tasks = parsed["dags"]["retrain"]["tasks"]
-    assert {tasks[task_id]["queue"] for task_id in ("open_run", "evaluate", "decide", "promote", "report")} == {
-        "default"
+def test_what_judges_and_promotes_has_a_queue_of_its_own(parsed: dict[str, Any]) -> None:
+    on_queue = {
+        f"{dag_id}.{task_id}"
+        for dag_id, dag in parsed["dags"].items()
+        for task_id, task in dag["tasks"].items()
+        if task["queue"] == "bench"
     }
+    assert on_queue == {
+        "retrain.evaluate", "retrain.decide", "retrain.promote", "retrain.report",
+        "rollback_champion.roll_back", "housekeeping.verify", "morning_watch.watch",
+    }  # fmt: skip
 
 
 def test_families_run_side_by_side_before_the_evaluation(parsed: dict[str, Any]) -> None:
@@ -124,7 +135,8 @@ def test_families_run_side_by_side_before_the_evaluation(parsed: dict[str, Any])
     assert {"baseline", "unet", "search_worker", "train_winner"} <= set(tasks["open_run"]["downstream"])
     assert "train_winner" in tasks["search_worker"]["downstream"]
     for family in ("baseline", "unet", "train_winner"):
-        assert tasks[family]["downstream"] == ["evaluate", "report"], "no report while something still trains"
+        followers = ["evaluate", "report", "wake_next"]
+        assert tasks[family]["downstream"] == followers, "no report while something still trains"
 
 
 def test_a_report_follows_every_outcome(parsed: dict[str, Any]) -> None:
@@ -132,6 +144,15 @@ def test_a_report_follows_every_outcome(parsed: dict[str, Any]) -> None:
     assert tasks["report"]["rule"].lower().endswith("all_done")
     assert "report" in tasks["decide"]["downstream"]
     assert "report" in tasks["promote"]["downstream"]
+
+
+def test_the_next_run_is_woken_after_every_outcome_and_hides_none(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["retrain"]["tasks"]
+    assert tasks["wake_next"]["rule"].lower().endswith("all_done")
+    assert {name for name, task in tasks.items() if "wake_next" in task["downstream"]} == {
+        name for name, task in tasks.items() if "report" in task["downstream"]
+    }
+    assert tasks["report"]["downstream"] == [], "a run is red where its report fails, and its last tasks decide that"
 
 
 def test_pictures_are_found_predicted_off_the_gpu_queue_and_counted(parsed: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
 
+from femur_tasks.errors import FemurError
 from femur_tasks.phantom import write_dataset
 from femur_tasks.registry.database import Registry
 from femur_tasks.settings import Settings
@@ -74,6 +75,24 @@ class Stack:
     def wait(self, dag_id: str, run_id: str, timeout_s: float = 300) -> str:
         """Wait for a run's end; returns its state."""
         return self.until(lambda: self.airflow.run(dag_id, run_id)["state"], lambda state: state in ENDED, timeout_s)
+
+    def states(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """The state of each of a run's tasks."""
+        return {task["task_id"]: task["state"] for task in self.airflow.tasks(dag_id, run_id)}
+
+    def answer(self, run_id: str, chosen: str, timeout_s: float = 300) -> None:
+        """Answer a retrain that asks a person, as often as it asks, and wait for its good end."""
+        path = f"/dags/retrain/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+
+        def answered() -> str:
+            if self.states("retrain", run_id)["approve"] == "awaiting_input":
+                # Airflow forgets an answer that comes before its scheduler has seen the task pause, and asks again
+                time.sleep(3)
+                with suppress(FemurError):
+                    self.airflow.ask("PATCH", path, json={"chosen_options": [chosen], "params_input": {}})
+            return str(self.airflow.run("retrain", run_id)["state"])
+
+        assert self.until(answered, lambda state: state in ENDED, timeout_s) == "success"
 
     def until(self, look: Callable[[], Any], wanted: Callable[[Any], bool], timeout_s: float = 120) -> Any:
         """Look again and again until what is seen is what is wanted."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,10 +34,6 @@ def rows(stack: Stack, statement: str) -> list[sqlite3.Row]:
         database.close()
 
 
-def states(stack: Stack, dag_id: str, run_id: str) -> dict[str, str]:
-    return {task["task_id"]: task["state"] for task in stack.airflow.tasks(dag_id, run_id)}
-
-
 def test_a_new_version_is_trained_judged_and_promoted(stack: Stack, first_night: str) -> None:
     assert {row["family"] for row in rows(stack, "select family from model_registry where model = 'night'")} == {
         "baseline", "unet", "tuned"
@@ -65,7 +61,7 @@ def test_ingesting_the_same_again_wakes_nobody(stack: Stack, first_night: str, c
     before = asset_runs(stack)
     again = ingest(stack, cases(25), "night")
     assert again["state"] == "success"
-    assert states(stack, "ingest_dataset", again["run_id"])["announce"] == "skipped"
+    assert stack.states("ingest_dataset", again["run_id"])["announce"] == "skipped"
     assert asset_runs(stack) == before
 
 
@@ -87,7 +83,7 @@ def test_what_was_dropped_under_incoming_is_ingested_once(
 def test_a_run_without_news_ends_green_and_says_why(stack: Stack, first_night: str) -> None:
     run_id = stack.airflow.trigger("retrain", {})
     assert stack.wait("retrain", run_id) == "success"
-    assert states(stack, "retrain", run_id)["unet"] == "skipped"
+    assert stack.states("retrain", run_id)["unet"] == "skipped"
     run = rows(stack, f"select state, detail from run where run_id = '{run_id}'")[0]  # noqa: S608
     assert run["state"] == "nothing_new"
     assert "not retrained yet" in run["detail"]
@@ -99,18 +95,6 @@ def test_a_bad_dataset_turns_the_run_red_and_changes_nothing(stack: Stack, tmp_p
     (tmp_path / "train/imgs/HIP_1.nii.gz").write_bytes(b"no picture")
     assert ingest(stack, tmp_path, "bad")["state"] == "failed"
     assert rows(stack, "select * from dataset where name = 'bad'") == []
-
-
-def asked(stack: Stack, seed: int, answer: str) -> str:
-    """A retrain that waits for a person, and the person's answer; returns the run id when it has ended."""
-    conf = {**TINY, "dataset": "night", "model": "night", "families": ["baseline"], "seed": seed}
-    run_id = stack.airflow.trigger("retrain", {**conf, "require_approval": True})
-    stack.until(lambda: states(stack, "retrain", run_id)["approve"], lambda seen: seen == "awaiting_input", 300)
-    time.sleep(3)  # Airflow forgets an answer that comes before its scheduler has seen the task pause
-    path = f"/dags/retrain/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
-    stack.airflow.ask("PATCH", path, json={"chosen_options": [answer], "params_input": {}})
-    assert stack.wait("retrain", run_id) == "success"
-    return run_id
 
 
 def history(stack: Stack) -> list[sqlite3.Row]:
@@ -129,51 +113,37 @@ def test_the_whole_stack_is_closed_to_network_and_other_users(stack: Stack, firs
     assert secrets_in_logs(stack.home) == []
 
 
+def test_the_cli_prints_what_the_tasks_of_a_run_logged(stack: Stack, first_night: str) -> None:
+    told = json.loads(stack.femur("runs", "logs", first_night, "--task", "unet", "--tail", "3", "--json").stdout)
+    assert [one["task"] for one in told] == ["unet: success"]
+    assert len(told[0]["lines"]) == 3
+
+
 def test_checkpoints_go_when_their_models_are_registered(stack: Stack, first_night: str) -> None:
     assert list(open_store(stack.settings).list("checkpoints/")) == []
 
 
-def test_a_person_declines(stack: Stack, first_night: str) -> None:
+def test_the_form_triggers_a_retrain_that_a_person_declines(stack: Stack, first_night: str, page: Page) -> None:
     before = history(stack)
-    run_id = asked(stack, 4, "Reject")
-    assert rows(stack, f"select state, detail from run where run_id = '{run_id}'")[0]["state"] == "declined"  # noqa: S608
-    assert [row["version"] for row in history(stack)] == [row["version"] for row in before]
-
-
-def test_a_person_approves_and_another_rolls_back(stack: Stack, first_night: str) -> None:
-    before = history(stack)[-1]
-    run_id = asked(stack, 5, "Approve")
-    assert rows(stack, f"select state from run where run_id = '{run_id}'")[0]["state"] == "promoted"  # noqa: S608
-    promoted = history(stack)[-1]
-    assert (promoted["actor"], promoted["previous_version"]) == ("airflow:admin", before["version"])
-    back = stack.airflow.trigger("rollback_champion", {"model": "night", "reason": "shaft cut off"})
-    assert stack.wait("rollback_champion", back) == "success"
-    newest = history(stack)[-1]
-    assert (newest["kind"], newest["version"], newest["reason"]) == ("rollback", before["version"], "shaft cut off")
-    assert newest["actor"] == "airflow:admin"
-
-
-def test_the_form_triggers_a_retrain(stack: Stack, page: Page, cases: Callable[[int], Path]) -> None:
-    stack.femur("ingest", str(cases(25)), "--name", "form", "--size", "32", "--model", "form", "--budget", "smoke")
     page.goto(f"{stack.settings.airflow_url}/dags/retrain")
     page.fill("input[name=username]", "admin")
     page.fill("input[name=password]", airflow_password(stack.home))
     page.click("button[type=submit]")
     page.get_by_role("button", name="Trigger").first.click()
-    page.locator("input[name=element_dataset]").fill("form")
-    page.locator("input[name=element_model]").fill("by-hand")
+    for field in ("dataset", "model"):
+        page.locator(f"input[name=element_{field}]").fill("night")
     for family in ("unet", "tuned"):
         page.get_by_label(f"Remove {family}").click()
+    page.locator("label", has=page.locator("[name=element_require_approval]")).click()
     trigger = page.get_by_role("dialog").get_by_role("button", name="Trigger")
     expect(trigger).to_be_enabled()
     trigger.click()
-    run = "select * from run where model = 'by-hand'"
+    run = "select * from run where \"trigger\" = 'manual' and model = 'night'"
     found = stack.until(lambda: rows(stack, run), bool, 60)[0]
-    assert found["trigger"] == "manual"
     assert '"families": ["baseline"]' in found["parameters"]
-    assert stack.wait("retrain", found["run_id"]) == "success"
-    champion = "select family from model_registry where model = 'by-hand' and status = 'champion'"
-    assert [row["family"] for row in rows(stack, champion)] == ["baseline"]
+    stack.answer(found["run_id"], "Reject")
+    assert rows(stack, f"select state from run where run_id = '{found['run_id']}'")[0]["state"] == "declined"  # noqa: S608
+    assert [row["version"] for row in history(stack)] == [row["version"] for row in before]
 
 
 def test_a_night_killed_in_the_middle_goes_on(stack: Stack, first_night: str, cases: Callable[[int], Path]) -> None:

@@ -11,12 +11,13 @@ from urllib.parse import quote
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from sqlalchemy import select
 
 from femur_tasks.stack.secrets import airflow_password
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(600)
-TABS = ("", "tonight", "verdict", "history", "datasets", "search")
+TABS = ("", "tonight", "verdict", "history", "incoming", "datasets", "search")
 
 
 def log_in(page: Page, stack: Stack, user: str) -> None:
@@ -39,9 +40,9 @@ def open_tab(page: Page, stack: Stack, tab: str, theme: str = "light") -> list[s
 
 
 def rival(stack: Stack, first_night: str, seed: int) -> str:
-    """Another retrain of the same data, of one small family; returns its run id while it goes on."""
+    """Another retrain of the same data, of one small family, that asks a person; returns its run id at once."""
     with_baseline = {"dataset": "night", "model": "night", "families": ["baseline"], "seed": seed, "size": 32}
-    return stack.airflow.trigger("retrain", {**with_baseline, "budget": "smoke"})
+    return stack.airflow.trigger("retrain", {**with_baseline, "budget": "smoke", "require_approval": True})
 
 
 def test_page_stands_in_the_navigation_and_as_a_tab_of_a_run(stack: Stack, first_night: str, page: Page) -> None:
@@ -79,7 +80,7 @@ def test_charts_are_drawn_and_their_numbers_are_a_key_away(stack: Stack, first_n
         expect(page.locator("details table").first).to_be_visible()
 
 
-def test_operator_follows_a_night_reads_why_and_rolls_back(
+def test_operator_follows_a_night_that_a_person_approves_reads_why_and_rolls_back(
     stack: Stack, first_night: str, page: Page, cases: Callable[[int], Path]
 ) -> None:
     run_id = rival(stack, first_night, seed=11)
@@ -88,8 +89,10 @@ def test_operator_follows_a_night_reads_why_and_rolls_back(
     open_tab(page, stack, f"tonight?run={quote(run_id)}")
     expect(page.get_by_role("heading", name="Retraining night")).to_be_visible()
     expect(page.locator("#live")).to_contain_text("baseline", timeout=120_000)
-    expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=240_000)
-    assert stack.wait("retrain", run_id) == "success"
+    stack.answer(run_id, "Approve")
+    expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=60_000)
+    expect(page.locator("#live .js-plotly-plot svg.main-svg").first).to_be_visible()
+    assert _last_actor(stack) == "airflow:admin"
     open_tab(page, stack, f"verdict?run={quote(run_id)}")
     promoted = re.search(r"night:\d+", page.get_by_role("heading", level=1).inner_text())
     assert promoted
@@ -109,6 +112,14 @@ def test_operator_follows_a_night_reads_why_and_rolls_back(
     open_tab(page, stack, "?model=night")
     expect(page.get_by_role("heading", name=promoted.group())).to_have_count(0)
     expect(page.get_by_text("Put back by airflow:anna: shaft cut off on wide pictures")).to_be_visible()
+
+
+def _last_actor(stack: Stack) -> str | None:
+    from femur_tasks.registry.tables import Promotion
+
+    with stack.registry.reading() as session:
+        last = select(Promotion.actor).where(Promotion.model == "night").order_by(Promotion.id.desc())
+        return session.scalars(last.limit(1)).first()
 
 
 def _state(stack: Stack, run_id: str) -> Any:

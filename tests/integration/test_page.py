@@ -6,7 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ from femur_tasks.registry.promotion import promote
 from femur_tasks.registry.tables import (
     ComparisonManifest,
     DatasetCase,
+    DatasetSheet,
     EvaluationCase,
     Fit,
     FitEpoch,
@@ -32,13 +35,16 @@ from femur_tasks.search.space import GRID, to_json
 from femur_tasks.settings import Settings
 from femur_tasks.stack.control import down, up
 from femur_tasks.stack.secrets import airflow_password
+from femur_tasks.steps.context import Context, utc_now
+from femur_tasks.steps.prediction_rates import record_rates
 from femur_tasks.storage import open_store
 from tests import registry_rows as rows
 from tests.pages import Page, text_of
 
 pytestmark = pytest.mark.timeout(240)
+NIGHT = "scheduled__2026-01-0"
 HOSTILE = "<script>alert(1)</script>"
-TABS = ("", "tonight", "verdict", "history", "datasets", "search")
+TABS = ("", "tonight", "verdict", "history", "incoming", "datasets", "search")
 CASES = [f"C{number:02}" for number in range(30)]
 Login = Callable[[str], httpx.Client]
 
@@ -77,7 +83,8 @@ def login(settings: Settings) -> Iterator[Login]:
 
 def test_empty_registry_says_what_to_do_next(login: Login) -> None:
     for tab, said in (("", "femur ingest"), ("tonight", "femur retrain"), ("verdict", "No verdict"),
-                      ("history", "No model version"), ("datasets", "--dry-run"), ("search", "No search")):  # fmt: skip
+                      ("history", "No model version"), ("incoming", "incoming-images/femur/"),
+                      ("datasets", "--dry-run"), ("search", "No search")):  # fmt: skip
         answer = login("bert").get(f"/femur/{tab}")
         assert answer.status_code == 200
         assert said in text_of(answer.text), tab
@@ -90,9 +97,14 @@ def night(settings: Settings, login: Login) -> Registry:
     test_empty_registry_says_what_to_do_next(login)  # before there is anything
     registry = Registry(settings.database_url)
     png = open_store(settings).put(b"\x89PNG picture", "pictures")
+    overlay = open_store(settings).put(b"\x89PNG overlay", "predictions")
+    sheet = open_store(settings).put(b"\xff\xd8 sheet", "pictures")
     with registry.writing() as session:
         version = rows.dataset_version(session)
         version.source = HOSTILE
+        session.add(
+            DatasetSheet(digest=version.digest, position=0, title="Cases of test", alt=HOSTILE, picture_key=sheet)
+        )
         session.add_all(
             DatasetCase(digest=version.digest, case_id=case, patient=case, split="test", image_sha256=f"i{case}",
                         mask_sha256=f"m{case}", height_px=512 if place % 2 else 1024, width_px=512, problems=[],
@@ -146,6 +158,12 @@ def night(settings: Settings, login: Login) -> Registry:
             session.flush()
             session.add(TrialEpoch(run_id=run.run_id, search="tuned", trial_id=trial_id, epoch=1, loss=0.5,
                                    val_dice=0.8, seconds=3.0, at=rows.NOON))  # fmt: skip
+        for number, flags in enumerate(([()] * 9, [("one_femur", "unlike_training"), (), None, ()])):
+            at = rows.NOON + timedelta(days=8 + number)
+            rows.predicted(session, new, NIGHT + str(number), flags, at, overlay_key=overlay, height_px=2048)
+    context = Context(registry, open_store(settings), settings, utc_now)
+    for number in range(2):
+        record_rates(context, NIGHT + str(number), "femur")
     return registry
 
 
@@ -176,6 +194,10 @@ def test_tabs_say_who_why_and_on_what(login: Login, night: Registry) -> None:
     assert "right femur 30 +0.0200" in pages["verdict"]
     assert "C00 0.8200 0.8000 +0.0200" in pages["verdict"]
     assert "femur:1 2026-01-01 12:00 2026-01-08 12:00 promote anna" in pages["history"]
+    assert "2 of 4 pictures need a look" in pages["incoming"]
+    assert "scheduled__2026-01-01-2.png refused no_femur: none" in pages["incoming"]
+    assert "10 January 2026, 12:00 UTC 1 (25 %) 1 (25 %) 1 (25 %) 0 (0 %)" in pages["incoming"], "refused, unlike, one"
+    assert "height px large" in pages["incoming"], "twice as high as in training"
     assert "dropout 96 %" in pages["search"], "it alone differs, and decides"
 
 
@@ -205,6 +227,51 @@ def test_picture_comes_by_a_key_of_the_registry_and_only_whole(
     open_store(settings).put_named(b"\x89PNG picture", key)
 
 
+def test_contact_sheet_of_a_dataset_version_is_shown_in_place(login: Login, night: Registry) -> None:
+    asked = {"version": rows.digest_of("v1"), "position": "0"}
+    assert f'src="/femur/sheet?version={asked["version"]}&position=0"' in unescape(
+        login("bert").get("/femur/datasets").text
+    )
+    answer = login("bert").get("/femur/sheet", params=asked)
+    assert (answer.content, answer.headers["content-type"]) == (b"\xff\xd8 sheet", "image/jpeg")
+    for other in ({"position": "1"}, {"version": "../secrets.json"}):
+        assert login("bert").get("/femur/sheet", params={**asked, **other}).status_code == 404
+
+
+def test_incoming_overlay_comes_by_the_name_of_its_picture(login: Login, night: Registry) -> None:
+    asked = {"key": f"incoming-images/femur/{NIGHT}1-0.png", "etag": "e"}
+    answer = login("bert").get("/femur/incoming-picture", params=asked)
+    assert (answer.content, answer.headers["content-type"]) == (b"\x89PNG overlay", "image/png")
+    for other in ({"etag": "f"}, {"key": "predictions/x"}):
+        assert login("bert").get("/femur/incoming-picture", params={**asked, **other}).status_code == 404
+    page = login("bert").get("/femur/incoming").text
+    assert unescape(page).count(f"/incoming-picture?key={quote(asked['key'], safe='/')}&etag=e") == 1
+
+
+def test_nights_of_pictures_are_paged_filtered_and_tagged(login: Login, night: Registry) -> None:
+    client = login("bert")
+    nights = client.get("/femur/api/v1/incoming-nights", params={"model": "femur", "limit": 1})
+    (newest,) = nights.json()["items"]
+    assert (nights.json()["total"], newest["run_id"], newest["version"]) == (2, f"{NIGHT}1", "femur:2")
+    assert {flag: n for flag, n in newest["counts"].items() if n} == {
+        "refused": 1,
+        "unlike_training": 1,
+        "one_femur": 1,
+    }
+    assert client.get("/femur/api/v1/incoming-nights", params={"model": "hip"}).json()["total"] == 0
+    again = client.get(
+        "/femur/api/v1/incoming-nights", params={"model": "femur", "limit": 1},
+        headers={"If-None-Match": nights.headers["etag"]},
+    )  # fmt: skip
+    assert again.status_code == 304
+    whole = client.get(f"/femur/api/v1/incoming-nights/femur/{NIGHT}1").json()
+    assert [row["feature"] for row in whole["drift"] if row["level"] == "large"] == ["height_px"]
+    flagged = client.get("/femur/api/v1/incoming-pictures", params={"flag": "one_femur"}).json()
+    assert [row["key"][-5:] for row in flagged["items"]] == ["0.png"]
+    settled = client.get("/femur/api/v1/incoming-pictures", params={"state": "predicted", "limit": 5}).json()
+    assert (len(settled["items"]), settled["total"]) == (5, 12)
+
+
 def routes(login: Login) -> list[tuple[str, str]]:
     """Every path of the API with values in it, and every tab."""
     spec = login("bert").get("/femur/api/v1/openapi.json").json()
@@ -213,7 +280,8 @@ def routes(login: Login) -> list[tuple[str, str]]:
     return [*found, *(("get", f"/{tab}") for tab in TABS), ("get", "/run"), ("get", "/tonight/live?run=1"),
             ("get", "/report?run=1"), ("get", "/ingest-report?ingest=1"), ("get", "/api/v1/openapi.json"),
             ("get", "/picture?verdict=1&case=1&whose=champion"), ("get", "/files/femur/1/onnx"),
-            ("get", "/metrics"), ("post", "/rollback")]  # fmt: skip
+            ("get", "/metrics"), ("get", "/incoming-picture?key=1&etag=1"), ("get", "/sheet?version=1&position=0"),
+            ("post", "/rollback")]  # fmt: skip
 
 
 def test_anonymous_gets_nothing_and_a_viewer_may_not_act(login: Login, night: Registry) -> None:
@@ -249,6 +317,21 @@ def test_versions_are_paged_filtered_and_tagged(login: Login, night: Registry) -
     )
     assert (again.status_code, again.content) == (304, b"")
     assert client.get("/femur/api/v1/model-versions", params={"limit": 501}).status_code == 422
+
+
+def test_dataset_versions_are_paged(login: Login, night: Registry) -> None:
+    told = login("bert").get("/femur/api/v1/dataset-versions", params={"offset": 1}).json()
+    assert (told["items"], told["total"], told["offset"]) == ([], 1, 1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"picture?verdict={10**30}&case=1&whose=champion", f"files/femur/{10**30}/onnx", f"history?before={10**30}",
+     "?model=a%00", "api/v1/champions/a%00", "api/v1/incoming-pictures?flag=%00"],
+    ids=["verdict", "version", "before", "model", "path", "flag"],
+)  # fmt: skip
+def test_what_no_database_can_hold_is_not_understood(login: Login, night: Registry, path: str) -> None:
+    assert login("bert").get(f"/femur/{path}").status_code == 422
 
 
 def test_api_tells_the_verdict_with_rules_slices_and_cases(login: Login, night: Registry) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
+from femur_tasks.evaluation.strays import without_strays
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.tables import Champion, ComparisonManifest, EvaluationCase, ModelVersion
 from femur_tasks.serving.champion import Served, serve
@@ -47,13 +48,13 @@ def ingested(context: Context, folder: Path, splits: dict[str, str], dataset: st
 
 
 def expected_mask(context: Context, model_id: int, image: Path) -> Array:
-    """The champion's mask of a file, by nibabel and Pillow alone."""
+    """The champion's mask of a file, by nibabel and Pillow alone but for what lies away from both femurs."""
     with context.registry.reading() as session:
         key = session.get_one(ModelVersion, model_id).artefact_key
     network, _ = artefact.unpack(context.store.get(key))
     picture = Image.fromarray(np.asarray(nib.load(image).dataobj).T)
     small = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
-    probability = Image.fromarray(probabilities(network, small[None])[0], mode="F")
+    probability = Image.fromarray(without_strays(probabilities(network, small[None])[0]), mode="F")
     return np.asarray(probability.resize(picture.size, Image.Resampling.BILINEAR)) > 0.5
 
 

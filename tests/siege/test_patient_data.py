@@ -374,7 +374,7 @@ def test_no_name_is_printed(left: Left, name: str) -> None:
 
 def test_no_name_is_in_the_store(left: Left) -> None:
     kinds = {key.partition("/")[0] for key in left.objects}
-    assert kinds == {"raw", "shards", "manifests", "reports"}
+    assert kinds == {"raw", "shards", "manifests", "reports", "pictures"}
     assert {key: found for key, data in left.objects.items() if (found := holds(data) or holds(key.encode()))} == {}
 
 

@@ -13,18 +13,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from femur_tasks import cli
 from femur_tasks.cli import show
 from femur_tasks.errors import FemurError
-from femur_tasks.registry.database import migrate
+from femur_tasks.registry.database import Registry, migrate
+from femur_tasks.registry.tables import IncomingPicture
 from femur_tasks.settings import settings
 from tests.radiographs import grey_hw, nifti
+from tests.registry_rows import NOON
 
 COMMANDS = (
     "up", "down", "status", "config", "demo-data", "ingest", "retrain", "promote", "rollback", "predict", "registry",
     "keys", "verify",
 )  # fmt: skip
+CHANGES = {
+    "demo", "up", "down", "open", "demo-data", "promote", "rollback", "dataset export", "dataset withdraw",
+    "dataset report", "runs cancel", "runs continue", "registry download", "cluster prepare", "cluster secrets",
+}  # fmt: skip
+"""Commands that change something, write a file or open a browser, and answer in a line for people."""
+ASKED = ("", "status", "config", "metrics", "dataset list", "dataset ingests", "runs list", "registry list",
+         "registry leaderboard", "registry champion", "registry history", "keys list")  # fmt: skip
 Femur = Callable[..., int]
 
 
@@ -65,6 +75,50 @@ def test_help_lists_the_commands_in_panels(femur: Femur, capsys: pytest.CaptureF
     assert panels == ["Options", "Stack", "Data", "Training", "Registry"]
     for command in COMMANDS:
         assert f"│ {command} " in said
+
+
+def _commands(group: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every command with its options."""
+    for name, found in group.commands.items():
+        called = f"{path} {name}".strip()
+        if hasattr(found, "commands"):
+            yield from _commands(found, called)
+        else:
+            yield called, {option for parameter in found.params for option in parameter.opts}
+
+
+def test_every_command_that_reads_speaks_json() -> None:
+    found = dict(_commands(typer.main.get_command(cli.app)))
+    assert {name for name, options in found.items() if "--json" not in options} == CHANGES
+    assert set(ASKED) - {""} <= found.keys()
+
+
+def test_shell_completes_commands(tmp_path: Path) -> None:
+    asked = {"_FEMUR_COMPLETE": "complete_bash", "COMP_WORDS": "femur reg", "COMP_CWORD": "1"}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [Path(sys.executable).with_name("femur")], env={**os.environ, **asked, "FEMUR_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["registry"]
+
+
+def test_overview_says_which_pictures_wait(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:
+    migrate(settings().database_url)
+    with Registry(settings().database_url).writing() as session:
+        for number in range(2):
+            session.add(IncomingPicture(
+                key=f"incoming-images/hip/{number}.png", etag="e", size_bytes=1, model="hip", state="waiting", tries=0,
+                problem="", flags=[], seen_at=NOON,
+            ))  # fmt: skip
+    assert femur("--json") == 0
+    assert json.loads(capsys.readouterr().out)["waits"] == ["2 incoming pictures of hip for the DAG predict_incoming"]
+
+
+def test_json_is_json_with_nothing_in_the_registry(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:
+    migrate(settings().database_url)
+    for command in ASKED:
+        assert femur(*command.split(), "--json") == 0
+        json.loads(capsys.readouterr().out)
 
 
 def test_help_says_the_first_steps(femur: Femur, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_list_shows_the_newest_first(femur: Femur, filled: Context, capsys: Said
     assert femur("list") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if "femur@" in line]
     assert [line.split()[0] for line in lines] == [f"femur@{NEW[:12]}", f"femur@{OLD[:12]}"]
-    assert "3 (1/1/1)" in lines[0]
+    assert " 1/1/1 " in lines[0]
     assert femur("list", "femur", "--json") == 0
     assert [row["warnings"] for row in json.loads(capsys.readouterr().out)] == [1, 0]
 

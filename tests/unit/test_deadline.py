@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from femur_tasks.steps.deadline import deadline_of, epochs_left, training_ends
+from femur_tasks.steps.deadline import Pace, deadline_of, epochs_left, share_ends, training_ends
 
 TWO = datetime(2026, 1, 15, 2, tzinfo=UTC)
 
@@ -40,17 +40,27 @@ def test_training_leaves_time_for_the_evaluation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_s", "epoch_s", "reserve", "expected"),
+    ("left_s", "pace", "reserve", "expected"),
     [
-        pytest.param(100, 10, 0, 10, id="as many as fit"),
-        pytest.param(109, 10, 0, 10, id="whole ones"),
-        pytest.param(100, 10, 4, 6, id="beside the final fit"),
-        pytest.param(100, 10, 40, 0, id="not even the final fit"),
-        pytest.param(-5, 10, 0, 0, id="too late"),
+        pytest.param(100, Pace(10, 0), 0, 10, id="as many as fit"),
+        pytest.param(109, Pace(10, 0), 0, 10, id="whole ones"),
+        pytest.param(100, Pace(10, 30), 0, 7, id="once it is under way"),
+        pytest.param(100, Pace(10, 0), 4, 6, id="beside the final fit"),
+        pytest.param(100, Pace(10, 20), 4, 2, id="which must get under way too"),
+        pytest.param(100, Pace(10, 0), 40, 0, id="not even the final fit"),
+        pytest.param(-5, Pace(10, 0), 0, 0, id="too late"),
         pytest.param(100, None, 4, None, id="nothing measured yet"),
         pytest.param(-1, None, 4, 0, id="nothing measured, too late"),
     ],
 )
-def test_epochs_left(left_s: float, epoch_s: float | None, reserve: int, expected: int | None) -> None:
-    assert epochs_left(TWO, TWO + timedelta(seconds=left_s), epoch_s, reserve) == expected
-    assert epochs_left(TWO, None, epoch_s, reserve) is None
+def test_epochs_left(left_s: float, pace: Pace | None, reserve: int, expected: int | None) -> None:
+    assert epochs_left(TWO, TWO + timedelta(seconds=left_s), pace, reserve) == expected
+    assert epochs_left(TWO, None, pace, reserve) is None
+
+
+def test_a_family_leaves_as_long_to_each_of_the_others() -> None:
+    end = TWO + timedelta(hours=5)  # training ends a quarter of an hour sooner
+    assert share_ends(TWO, TWO, end, 3) == TWO + timedelta(minutes=95)
+    assert share_ends(TWO + timedelta(minutes=95), TWO, end, 3) == TWO + timedelta(minutes=190)
+    assert share_ends(TWO + timedelta(hours=4), TWO, end, 3) == training_ends(TWO, end)
+    assert share_ends(TWO + timedelta(hours=1), TWO, end, 1) == training_ends(TWO, end)

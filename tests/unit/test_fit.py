@@ -127,6 +127,9 @@ def test_fit_records_every_epoch_and_ends_with_the_best_ones_weights() -> None:
     for name in best:
         np.testing.assert_array_equal(now[name], best[name])
     assert float(np.mean(list(hard_dice(trained, val)))) == memory.best_dice
+    first, *later = journal.epochs
+    assert 0 < first.start_s < first.seconds  # tracing
+    assert [epoch.start_s for epoch in later] == [0, 0, 0]
 
 
 class Scripted:
@@ -248,6 +251,31 @@ class FourSecondEpochs(Scripted):
     def fit(self, data: Any, **told: Any) -> Any:
         self._clock.now += 4
         return super().fit(data, **told)
+
+
+class TracedSteps(Scripted):
+    """Epochs of three steps, a second each; the first of all takes ten more."""
+
+    def __init__(self, clock: Seconds) -> None:
+        super().__init__([0.5, 0.6, 0.7])
+        self._clock = clock
+        self._traces_s = 10.0
+
+    def fit(self, data: Any, callbacks: Any = (), **told: Any) -> Any:
+        for callback in callbacks:
+            callback.on_train_begin()
+        for step in range(3):
+            self._clock.now += 1 + self._traces_s
+            self._traces_s = 0.0
+            for callback in callbacks:
+                callback.on_train_batch_end(step)
+        return super().fit(data, **told)
+
+
+def test_epoch_says_how_long_its_fit_took_to_get_under_way(nothing: Batches, clock: Seconds) -> None:
+    journal = MemoryJournal()
+    fit(TracedSteps(clock), nothing, nothing, plan(3), journal)
+    assert [(epoch.seconds, epoch.start_s) for epoch in journal.epochs] == [(13, 10), (3, 0), (3, 0)]
 
 
 class SlowJournal(MemoryJournal):

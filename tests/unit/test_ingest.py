@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import shutil
@@ -19,10 +20,12 @@ from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import IngestParameters
 from femur_tasks.registry.tables import Base, Dataset, DatasetCase, DatasetVersion, IncomingObject, Ingest
+from femur_tasks.steps import datasets
 from femur_tasks.steps import publish as steps_publish
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.incoming import ingest_incoming, look_for_incoming
 from femur_tasks.steps.ingest import Progress, ingest
+from femur_tasks.steps.objects import named_objects
 from femur_tasks.steps.publish import Ingested
 from femur_tasks.steps.withdrawals import withdraw
 from femur_tasks.storage import MemoryStore
@@ -254,6 +257,22 @@ def test_refusal_leaves_a_record_with_its_problems_and_its_report(context: Conte
     assert row.problems == [problem.as_dict() for problem in result.problems]
     assert context.store.get(row.report_key) == result.report
     assert row.started_at < row.finished_at
+
+
+def test_contact_sheets_are_kept_beside_the_report_and_named(context: Context, tmp_path: Path) -> None:
+    result = run(context, write_reference(tmp_path))
+    with context.registry.reading() as session:
+        sheets = datasets.version_in_full(session, f"femur@{result.digest}")["sheets"]
+        keys = [datasets.sheet_key(session, str(result.digest), sheet["position"]) for sheet in sheets]
+        with pytest.raises(NotFound):
+            datasets.sheet_key(session, str(result.digest), len(sheets))
+    assert [sheet["title"] for sheet in sheets] == [
+        f"Cases of {name} without a problem" for name in ("train", "val", "test")
+    ]
+    assert sheets[0]["alt"].endswith("outlined in blue: A; B; C")
+    for key in keys:
+        assert base64.b64encode(context.store.get(key)) in result.report, "the very picture of the report"
+    assert set(keys) <= named_objects(context).keys(), "no collection takes them"
 
 
 def test_work_folder_is_empty_behind_every_ingest(context: Context, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from PIL import Image
 from femur_tasks.dataset.drift import DriftRow
 from femur_tasks.dataset.problems import Problem
 from femur_tasks.evaluation.overlays import TRUTH_RGB
+from femur_tasks.reports import ingest
 from femur_tasks.reports.histograms import histogram
-from femur_tasks.reports.ingest import groups, headline, render
+from femur_tasks.reports.ingest import groups, headline
 from femur_tasks.reports.ingest_facts import CaseCard, IngestReport, Pair, choose_cards
 from femur_tasks.reports.sheets import card_sheets, pair_sheets
 from tests.pages import Page, assert_accessible, assert_self_contained, text_of
@@ -51,6 +52,10 @@ def card(case_id: str, *problems: Problem, split: str = "train", height: int = 6
     mask = np.zeros((height, 64), np.bool_)
     mask[8:40, 8:40] = True
     return CaseCard(case_id, split, case_id, np.full((height, 64), 90, np.uint8), mask, problems)
+
+
+def render(found: IngestReport) -> str:
+    return ingest.render(found, list(card_sheets(found.cards)))
 
 
 def full_report() -> IngestReport:

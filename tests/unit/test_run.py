@@ -14,8 +14,9 @@ from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import BUDGETS, RetrainParameters
 from femur_tasks.registry.tables import Dataset, Run
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.run import CONCLUDED, conclude, open_run, run_facts
+from femur_tasks.steps.run import CONCLUDED, conclude, open_run, run_facts, untried
 from tests import registry_rows as rows
+from tests.conftest import Clock
 
 HOUR = timedelta(hours=1)
 
@@ -313,3 +314,54 @@ def test_reproduction_that_failed_costs_its_dataset_no_turn(context: Context) ->
         rows.run(session, "reproduction", rows.digest_of("a"), state="failed", model="")
     assert digest
     assert opened(context)["dataset"].startswith("first@")
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "asset"])
+@pytest.mark.parametrize("state", ["promoted", "failed"])
+def test_run_that_was_woken_wakes_the_next_while_versions_wait(context: Context, trigger: str, state: str) -> None:
+    first, second, third = (ingested(context, name, name, hours) for hours, name in enumerate(("a", "b", "c")))
+    assert opened(context, "run-1", trigger)["dataset"] == f"a@{first}"
+    assert untried(context, "run-1") == [f"b@{second}", f"c@{third}"]
+    concluded(context, "run-1", state, "done")
+    assert opened(context, "run-2", "asset")["dataset"] == f"b@{second}"
+    assert untried(context, "run-2") == [f"c@{third}"]
+    concluded(context, "run-2", state, "done")
+    assert opened(context, "run-3", "asset")["dataset"] == f"c@{third}"
+    assert untried(context, "run-3") == [], "what failed waits for the next night"
+
+
+@pytest.mark.parametrize("trigger", ["cli", "manual"])
+def test_run_that_a_person_started_wakes_none(context: Context, trigger: str) -> None:
+    ingested(context, "a", "a")
+    ingested(context, "b", "b", 1)
+    opened(context, "run-1", trigger)
+    assert untried(context, "run-1") == []
+    assert untried(context, "never opened") == []
+
+
+def test_run_that_trained_nothing_wakes_none(context: Context) -> None:
+    opened(context, "run-1", "asset")
+    ingested(context)
+    assert untried(context, "run-1") == []
+
+
+def test_version_that_a_person_tries_already_wakes_none(context: Context) -> None:
+    ingested(context, "a", "a")
+    ingested(context, "b", "b", 1)
+    opened(context, "run-1", "manual", dataset="b", families=["unet"])
+    opened(context, "run-2", "asset")
+    assert untried(context, "run-2") == []
+
+
+@pytest.mark.parametrize(("until", "took_hours", "wakes"), [("06:00", 2, True), ("06:00", 4, False), ("", 12, True)])
+@pytest.mark.parametrize("trigger", ["schedule", "asset"])
+def test_none_is_woken_that_would_not_end_with_the_night(
+    context: Context, clock: Clock, trigger: str, until: str, took_hours: int, wakes: bool
+) -> None:
+    """The tests' clock starts at midnight."""
+    for hours, name in enumerate(("a", "b")):
+        ingested(context, name, name, hours)
+    context = replace(context, settings=context.settings.model_copy(update={"retrain_until": until}))
+    opened(context, "run-1", trigger)
+    clock.forward(took_hours * 3600)
+    assert bool(untried(context, "run-1")) == wakes

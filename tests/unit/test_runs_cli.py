@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_list_names_the_runs(
     assert (told["run_id"], told["state"], told["finished_at"]) == ("night-1", "running", None)
 
 
+def test_list_keeps_long_ids_whole_on_a_narrow_terminal(
+    femur: Femur, registry: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = "asset_triggered__2026-01-01T02:00:00.123456+00:00_ClPYVV63F"
+    with registry.writing() as session:
+        rows.run(session, run_id, state="refused")
+    monkeypatch.setattr(show.out, "width", 80)
+    assert femur("runs", "list") == 0
+    assert f"{run_id}  refused  femur" in capsys.readouterr().out
+
+
 def test_watch_shows_the_last_run(femur: Femur, searching: Leases, capsys: pytest.CaptureFixture[str]) -> None:
     assert femur("runs", "watch", "--once") == 0
     said = capsys.readouterr().out
@@ -75,6 +87,20 @@ def test_watch_shows_the_last_run(femur: Femur, searching: Leases, capsys: pytes
     assert femur("runs", "watch", "night-1", "--json") == 0
     (search,) = json.loads(capsys.readouterr().out)["searches"]
     assert search["rungs"][0]["running"] == 1
+
+
+def test_run_that_found_nothing_new_is_shown_only_where_there_is_no_other(
+    femur: Femur, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with registry.writing() as session:
+        rows.run(session, "quiet-1", state="nothing_new")
+    assert femur("runs", "watch", "--once") == 0
+    assert "run quiet-1: nothing_new" in capsys.readouterr().out
+    for days, run_id in enumerate(("night-1", "night-2"), start=1):
+        with registry.writing() as session:
+            rows.run(session, run_id, state="refused", started_at=rows.NOON - timedelta(days=3 - days))
+        assert femur("runs", "watch", "--once") == 0
+        assert f"run {run_id}: refused" in capsys.readouterr().out
 
 
 def test_search_is_cancelled_and_continued(femur: Femur, registry: Registry, searching: Leases) -> None:

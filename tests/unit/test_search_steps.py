@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from femur_tasks.processes import Crashed
-from femur_tasks.registry.tables import Trial
+from femur_tasks.registry.tables import Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, Leases
 from femur_tasks.search.space import Choice
 from femur_tasks.search.strategy import Spec
 from femur_tasks.steps.context import Context
-from femur_tasks.steps.search import work_apart
+from femur_tasks.steps.deadline import Pace
+from femur_tasks.steps.search import pace, work_apart
 from tests import registry_rows as rows
 from tests.conftest import ContextHere
 
@@ -70,3 +71,15 @@ def test_process_that_died_without_a_trial_stops_the_worker(context: Context, le
 
     with pytest.raises(Crashed):
         worked(context, dies)
+
+
+def test_pace_tells_an_epoch_from_what_goes_before_it(context: Context, leases: Leases) -> None:
+    assert pace(context, "run-1") is None
+    first, second = taken(leases), taken(leases)
+    curves = ((first, 1, 12.0, 10.0), (first, 2, 2.0, 0.0), (second, 1, 18.0, 14.0))
+    with context.registry.writing() as session:
+        for lease, epoch, seconds, start_s in curves:
+            told = {"run_id": lease.run_id, "search": lease.search, "trial_id": lease.trial_id, "at": context.now()}
+            session.add(TrialEpoch(**told, epoch=epoch, loss=0.5, val_dice=0.5, seconds=seconds, start_s=start_s))
+    assert pace(context, "run-1") == Pace(8 / 3, 12)
+    assert pace(context, "run-1", first.trial_id) == Pace(2, 10)

@@ -77,18 +77,20 @@ def test_one_femur_is_flagged_and_the_other_side_has_no_area() -> None:
     assert (found.right_px, found.left_px) == (LEFT_OF_PICTURE, None)
 
 
-@pytest.mark.parametrize("edge", [np.s_[0, 5], np.s_[-1, 5], np.s_[20, 0], np.s_[20, -1]])
-def test_femur_at_the_edge_of_the_picture_is_flagged(edge: Any) -> None:
+@pytest.mark.parametrize("reach", [np.s_[:14, 5], np.s_[-10:, 5], np.s_[20, :8], np.s_[20, -8:]])
+def test_femur_at_the_edge_of_the_picture_is_flagged(reach: Any) -> None:
     probability = two_femurs(GREY)
     assert "cut_by_frame" not in flags_of(probability)
-    probability[edge] = 1
+    probability[reach] = 1
     assert "cut_by_frame" in flags_of(probability)
 
 
 def test_shapes_that_are_no_two_femurs_are_flagged() -> None:
     three = two_femurs(GREY)
-    three[2:8, 12:20] = 1
-    assert "many_parts" in flags_of(three)
+    three[2:6, 13:19] = 1
+    found = segmented(encoded("PNG"), probability=lambda _: three)
+    assert "many_parts" in found.findings.flags
+    assert not found.mask_hw[2:6, 13:19].any(), "what lies away from both femurs is none"
     large = np.zeros_like(three)
     large[2:-2, 2:-2] = 1
     assert "femur_area" in flags_of(large)

@@ -78,6 +78,8 @@ def test_metrics_are_printed_and_written_for_another_users_collector(tmp_path: P
     env = environment(tmp_path)
     printed = femur(env, "metrics").stdout.decode()
     assert 'femur_runs{model="femur",state="failed"} 1.0\n' in printed
+    told = json.loads(femur(env, "metrics", "--json").stdout)
+    assert {"name": "femur_runs", "labels": {"model": "femur", "state": "failed"}, "value": 1.0} in told
     file = tmp_path / "femur.prom"
     file.write_text("old")
     assert femur(env, "metrics", "--out", str(file)).returncode == 0

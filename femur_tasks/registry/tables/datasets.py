@@ -96,6 +96,17 @@ class DatasetDrift(Base):
     level: Mapped[str | None]
 
 
+class DatasetSheet(Base):
+    """A contact sheet of a version: cases with their masks outlined, as its report has them; `alt` says it in words."""
+
+    __tablename__ = "dataset_sheet"
+    digest: Mapped[str] = mapped_column(ForeignKey("dataset_version.digest"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    alt: Mapped[str]
+    picture_key: Mapped[str]
+
+
 class Ingest(Base):
     """One ingest, whatever came of it, with all its problems and its report."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from femur_tasks.registry.tables.base import Base
@@ -54,5 +54,6 @@ class FitEpoch(Base):
     loss: Mapped[float]
     val_dice: Mapped[float]
     seconds: Mapped[float]
+    start_s: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     at: Mapped[datetime]
     __table_args__ = (ForeignKeyConstraint(["run_id", "family"], ["fit.run_id", "fit.family"]),)

@@ -101,6 +101,7 @@ class TrialEpoch(Base):
     loss: Mapped[float]
     val_dice: Mapped[float]
     seconds: Mapped[float]
+    start_s: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     at: Mapped[datetime]
     __table_args__ = (
         ForeignKeyConstraint(["run_id", "search", "trial_id"], ["trial.run_id", "trial.search", "trial.trial_id"]),

@@ -30,7 +30,8 @@
   };
   draw(document);
   document.addEventListener("themed", () => draw(document));
-  document.addEventListener("htmx:afterSwap", () => draw(document));
+  // not before: until then htmx gives the new elements the classes of the old ones, and takes away the chart's own
+  document.addEventListener("htmx:afterSettle", () => draw(document));
   for (const field of document.querySelectorAll("[data-submits]")) {
     field.addEventListener("change", () => field.form.submit());
   }

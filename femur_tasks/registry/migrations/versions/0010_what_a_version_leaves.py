@@ -6,6 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from femur_tasks.registry.migrations.roles import has_roles
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -127,7 +129,7 @@ def upgrade() -> None:
     op.execute("drop view model_registry")
     for view in (MODEL_REGISTRY, CHAMPION_HISTORY, LEADERBOARD, TRIAL_BOARD):
         op.execute(view)
-    if _has_roles():
+    if has_roles():
         new = "model_card, collected_version, model_registry, champion_history, leaderboard, trial_board"
         op.execute(f"grant select on {new} to {', '.join(_ROLES)}")
         op.execute("grant insert on model_card to femur_promoter")
@@ -144,7 +146,7 @@ def downgrade() -> None:
     for name in ("onnx_sha256", "onnx_key"):
         op.drop_column("model_version", name)
     _FIRST.upgrade()
-    if _has_roles():
+    if has_roles():
         op.execute(f"grant select on model_registry, champion_history to {', '.join(_ROLES)}")
 
 
@@ -173,11 +175,3 @@ def _table(name: str, *columns: sa.Column[Any]) -> None:
     if op.get_bind().dialect.name == "postgresql":
         refuses = f"{name}_refuses_truncate before truncate on {name}"
         op.execute(f"create trigger {refuses} for each statement execute function femur_refuse()")
-
-
-def _has_roles() -> bool:
-    """Where the migration before could make them."""
-    connection = op.get_bind()
-    if connection.dialect.name != "postgresql":
-        return False
-    return bool(connection.exec_driver_sql("select count(*) from pg_roles where rolname = 'femur_reader'").scalar())

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from femur_tasks.registry.migrations.roles import has_roles
+
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
@@ -22,7 +24,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["verdict_id"], ["verdict.id"], name="fk_verdict_picture_verdict_id_verdict"),
         sa.PrimaryKeyConstraint("verdict_id", "case_id", name="pk_verdict_picture"),
     )
-    if _has_roles():
+    if has_roles():
         op.execute("grant select on verdict_picture to femur_reader, femur_trainer, femur_promoter")
         op.execute("grant insert, update on verdict_picture to femur_promoter")
 
@@ -46,11 +48,3 @@ def _tell_sources() -> None:
         if found:
             tell = sa.text("update dataset_case set source = :source where digest = :digest and case_id = :case_id")
             connection.execute(tell, found)
-
-
-def _has_roles() -> bool:
-    """Where an earlier migration could make them."""
-    connection = op.get_bind()
-    if connection.dialect.name != "postgresql":
-        return False
-    return bool(connection.exec_driver_sql("select count(*) from pg_roles where rolname = 'femur_reader'").scalar())

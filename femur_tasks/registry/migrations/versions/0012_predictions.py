@@ -5,6 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from femur_tasks.registry.migrations.roles import has_roles
+
 revision = "0012"
 down_revision = "0011"
 branch_labels = None
@@ -73,7 +75,7 @@ def upgrade() -> None:
         _run_key("prediction_drift"),
         sa.PrimaryKeyConstraint("run_id", "model", "feature", name="pk_prediction_drift"),
     )
-    if _has_roles():
+    if has_roles():
         op.execute(f"grant select on {', '.join(_TABLES)} to {_ROLES}")
 
 
@@ -98,11 +100,3 @@ def _run_key(table: str) -> sa.ForeignKeyConstraint:
         ["prediction_run.run_id", "prediction_run.model"],
         name=f"fk_{table}_run_id_prediction_run",
     )
-
-
-def _has_roles() -> bool:
-    """Where an earlier migration could make them."""
-    connection = op.get_bind()
-    if connection.dialect.name != "postgresql":
-        return False
-    return bool(connection.exec_driver_sql("select count(*) from pg_roles where rolname = 'femur_reader'").scalar())

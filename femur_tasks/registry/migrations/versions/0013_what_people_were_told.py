@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from femur_tasks.registry.migrations.roles import has_roles
+
 revision = "0013"
 down_revision = "0012"
 branch_labels = None
@@ -33,18 +35,10 @@ def upgrade() -> None:
     if on_postgresql:
         refuses = "notification_refuses_truncate before truncate on notification"
         op.execute(f"create trigger {refuses} for each statement execute function femur_refuse()")
-    if _has_roles():
+    if has_roles():
         op.execute(f"grant select on notification to {_ROLES}")
         op.execute("grant insert on notification to femur_promoter")
 
 
 def downgrade() -> None:
     op.drop_table("notification")
-
-
-def _has_roles() -> bool:
-    """Where an earlier migration could make them."""
-    connection = op.get_bind()
-    if connection.dialect.name != "postgresql":
-        return False
-    return bool(connection.exec_driver_sql("select count(*) from pg_roles where rolname = 'femur_reader'").scalar())
