@@ -8,7 +8,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from femur_tasks.errors import FemurError
 from femur_tasks.settings import Settings
@@ -17,7 +25,7 @@ from femur_tasks.stack.files import private_dir, write_private
 from femur_tasks.stack.parts import AIRFLOW, NAMES, STORE, all_parts
 from femur_tasks.stack.ports import Ports, known_ports, remember_ports
 from femur_tasks.stack.secrets import ADMIN, Secrets, remember_passwords, remember_secrets
-from femur_tasks.stack.status import PartStatus, Progress, await_healthy, status
+from femur_tasks.stack.status import PartStatus, PortsLost, Progress, await_healthy, status
 from femur_tasks.stack.supervision import Supervisor
 
 __all__ = ["PartStatus", "down", "status", "up"]
@@ -56,8 +64,10 @@ def up(
         if supervisor is not None and all(part.healthy for part in status(settings) if part.name in wanted):
             say("everything runs and is healthy")
         else:
-            wanted = _bring_up(settings, supervisor, wanted, say)
-            await_healthy(settings, wanted, wait_s, say)
+            for attempt in Retrying(retry=retry_if_exception_type(PortsLost), stop=stop_after_attempt(3), reraise=True):
+                with attempt:
+                    wanted = _bring_up(settings, supervision.connect(home), wanted, say)
+                    await_healthy(settings, wanted, wait_s, say)
         # also where everything runs: an earlier `up` may have died before this
         if "api-server" in wanted and (ports := known_ports(home)):
             airflow_setup.set_pool(home, ports.airflow, settings.gpu_slots)

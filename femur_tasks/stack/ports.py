@@ -12,8 +12,9 @@ from femur_tasks.errors import FemurError
 from femur_tasks.stack.files import read_model, write_private
 
 GRPC_OFFSET = 10_000  # SeaweedFS opens this much above each of its ports as well
-# with the offset still below 32768, where Linux begins to hand out ports to outgoing connections
-_CANDIDATES = range(10_240, 22_000)
+# With the offset still below 32768, where Linux begins to hand out ports to outgoing connections; and no candidate is
+# another one's port above the offset.
+_CANDIDATES = range(10_240, 10_240 + GRPC_OFFSET)
 
 
 class StorePorts(BaseModel):

@@ -14,7 +14,7 @@ from femur_tasks.settings import Settings
 from femur_tasks.stack import leftovers, supervision
 from femur_tasks.stack.health import last_signs
 from femur_tasks.stack.parts import NAMES, STORE
-from femur_tasks.stack.ports import known_ports
+from femur_tasks.stack.ports import is_free, known_ports
 from femur_tasks.stack.supervision import Supervised
 
 Progress = Callable[[str], None]
@@ -68,10 +68,15 @@ def status(settings: Settings) -> list[PartStatus]:
     ]
 
 
+class PortsLost(FemurError):
+    """A part that ends at its start, and one of whose ports somebody else has taken since it was chosen."""
+
+
 def await_healthy(settings: Settings, wanted: list[str], wait_s: float, say: Progress) -> None:
     """Wait until these parts are healthy.
 
     Raises:
+        PortsLost: a part can't have its ports, so that waiting on is in vain.
         FemurError: a part is not healthy after `wait_s`, or supervisord has given it up.
     """
     told: set[str] = set()
@@ -83,8 +88,9 @@ def await_healthy(settings: Settings, wanted: list[str], wait_s: float, say: Pro
                 told.add(part.name)
                 say(f"{part.name} is healthy")
         waiting = [part for part in parts if not part.healthy]
-        failed = [part for part in waiting if part.state == "fatal"]
-        if failed:
+        if lost := [part for part in waiting if part.state in ("backoff", "fatal") and _has_lost(part, settings.home)]:
+            raise _unhealthy(lost, PortsLost)
+        if failed := [part for part in waiting if part.state == "fatal"]:
             raise _unhealthy(failed)
         return waiting
 
@@ -94,8 +100,26 @@ def await_healthy(settings: Settings, wanted: list[str], wait_s: float, say: Pro
         raise _unhealthy(err.last_attempt.result()) from err
 
 
-def _unhealthy(parts: list[PartStatus]) -> FemurError:
+def _has_lost(part: PartStatus, home: Path) -> bool:
+    ports = known_ports(home)
+    opened = {STORE: ports.store.opened(), "api-server": [ports.airflow]} if ports else {}
+    return not all(map(is_free, opened.get(part.name, [])))
+
+
+def _unhealthy(parts: list[PartStatus], kind: type[FemurError] = FemurError) -> FemurError:
     names = ", ".join(f"{part.name} ({part.state})" for part in parts)
-    return FemurError(
-        f"Expected healthy parts. Received: {names}.", f"Read {', '.join(str(part.log) for part in parts)}."
+    last = [f"{part.name} said last: {line}" for part in parts if (line := _last_line(part.log))]
+    return kind(
+        " ".join([f"Expected healthy parts. Received: {names}.", *last]),
+        f"Read {', '.join(str(part.log) for part in parts)}.",
     )
+
+
+def _last_line(log: Path) -> str:
+    """The last line that is not empty, shortened; empty where there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else ""

@@ -20,9 +20,9 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.settings import Settings
-from femur_tasks.stack import leftovers, supervision
+from femur_tasks.stack import control, leftovers, supervision
 from femur_tasks.stack.control import PartStatus, down, status, up
-from femur_tasks.stack.ports import known_ports
+from femur_tasks.stack.ports import Ports, known_ports, remember_ports
 from femur_tasks.steps import notify
 from femur_tasks.steps.context import open_context
 from femur_tasks.storage import open_store
@@ -70,6 +70,34 @@ def bystander(home: Path, **marks: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_ports_that_somebody_takes_before_the_store_does_are_given_up(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[Ports] = []
+
+    def choose_and_lose_the_first(home: Path, running: set[str]) -> tuple[Ports, bool]:
+        found = remember_ports(home, running)
+        chosen.append(found[0])
+        if len(chosen) == 1:
+            thief.bind(("127.0.0.1", found[0].store.filer))
+            thief.listen()
+        return found
+
+    monkeypatch.setattr(control, "remember_ports", choose_and_lose_the_first)
+    with socket.socket() as thief:
+        up(own, only={"store"}, wait_s=60)
+    assert part(own).healthy
+    assert known_ports(own.home) == chosen[1]
+    assert chosen[1].store != chosen[0].store
+
+
+def test_part_that_does_not_start_says_why(own: Settings) -> None:
+    (own.home / "store").mkdir(parents=True)
+    (own.home / "store" / "filerldb2").write_text("no folder, as SeaweedFS wants it")
+    with pytest.raises(FemurError, match=r"store \((starting|backoff)\). store said last: \S+"):
+        up(own, only={"store"}, wait_s=5)
 
 
 def test_object_put_is_read_back(store_settings: Settings) -> None:
