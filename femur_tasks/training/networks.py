@@ -30,6 +30,51 @@ class Standardise(layers.Layer):  # type: ignore[misc]
         return (images - ops.mean(images, axis=axes, keepdims=True)) / spread
 
 
+class InstanceNormalization(layers.Layer):  # type: ignore[misc]
+    """gamma (x - mean) / sqrt(variance + 1e-3) + beta, mean and variance over each picture's own channel.
+
+    What `GroupNormalization(groups=-1)` computes, with its weights. Its gradient is written out, in three passes over
+    the pictures: derived by TensorFlow it takes twice the time, and what it remembers as much memory again.
+
+    Source: Ulyanov et al., Instance normalization, 2016; the gradient is that of Ioffe and Szegedy, 2015, a picture
+    at a time.
+    """
+
+    def build(self, shape: Any) -> None:
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, x_bhwc: Any, training: bool = False) -> Any:
+        given = [ops.cast(ops.convert_to_tensor(part), "float32") for part in (x_bhwc, self.gamma, self.beta)]
+        found = _instance_norm(*given) if training else _instance_norm_and_gradient(*given)[0]
+        return ops.cast(found, self.compute_dtype)
+
+
+def _instance_norm_and_gradient(x: Any, gamma: Any, beta: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any, Any]]]:
+    def mean_of(values: Any) -> Any:
+        return ops.mean(values, axis=(1, 2), keepdims=True)
+
+    mean = mean_of(x)
+    inverse = ops.rsqrt(ops.maximum(mean_of(x * x) - mean * mean, 0.0) + 1e-3)
+    scale = gamma * inverse
+
+    def gradient(above: Any) -> tuple[Any, Any, Any]:
+        mean_above = mean_of(above)
+        along = inverse * (mean_of(above * x) - mean * mean_above)  # mean of `above` times the normalised x
+        slope = scale * along * inverse
+        pixels = float(x.shape[1] * x.shape[2])
+        return (
+            above * scale - x * slope + (slope * mean - scale * mean_above),
+            pixels * ops.sum(along, axis=(0, 1, 2)),
+            pixels * ops.sum(mean_above, axis=(0, 1, 2)),
+        )
+
+    return x * scale + (beta - mean * scale), gradient
+
+
+_instance_norm = ops.custom_gradient(_instance_norm_and_gradient)
+
+
 def dense(size: int, hyperparameters: Hyperparameters) -> keras.Model:
     """Flatten, Dense 1024 relu, Dense size^2 sigmoid: 134,284,288 parameters at 256."""
     kernel = hyperparameters.initializer
@@ -59,7 +104,7 @@ def unet(size: int, hyperparameters: Hyperparameters) -> keras.Model:
             x = layers.SeparableConv2D(filters, 3, padding="same", activation=activation, **kernels)(x)
         else:
             x = layers.Conv2D(filters, 3, padding="same", activation=activation, kernel_initializer=told.initializer)(x)
-        return layers.ReLU()(layers.GroupNormalization(groups=-1)(x)) if norm else x
+        return layers.ReLU()(InstanceNormalization()(x)) if norm else x
 
     def block(x: Any, filters: int) -> Any:
         first = convolution(x, filters)

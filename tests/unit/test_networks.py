@@ -222,3 +222,32 @@ def test_binary_cross_entropy_by_hand() -> None:
     probability = np.array([0.9, 0.2, 0.5, 0.5], np.float32).reshape(1, 2, 2, 1)
     expected = -(math.log(0.9) + math.log(0.8) + 2 * math.log(0.5)) / 4
     assert float(binary_cross_entropy(truth, probability)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_instance_normalization_and_its_gradient_are_those_of_keras_group_normalization(training: bool) -> None:
+    rng = np.random.default_rng(0)
+    ours, keras_ = networks.InstanceNormalization(), keras.layers.GroupNormalization(groups=-1)
+    x = tf.constant(rng.normal(3.0, 2.0, (4, 12, 10, 5)), tf.float32)
+    above = tf.constant(rng.normal(size=x.shape), tf.float32)
+    for layer in (ours, keras_):
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 2, 5), np.linspace(-1, 1, 5)])
+    found = []
+    for layer in (ours, keras_):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training) if layer is ours else layer(x)
+        found.append([y, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], above)])
+    for mine, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_instance_normalization_of_a_channel_without_spread_is_beta() -> None:
+    layer = networks.InstanceNormalization()
+    x = tf.fill((2, 8, 8, 3), 1234.5)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    np.testing.assert_allclose(y, 0, atol=0.1)
+    assert np.isfinite(tape.gradient(y, x)).all()
