@@ -50,7 +50,8 @@ def is_free(port: int) -> bool:
 
 def _free_ports(count: int) -> list[int]:
     found: list[int] = []
-    for port in random.sample(_CANDIDATES, k=1_000):
+    # not by the generator that trainings seed: two processes would try the same ports in the same order
+    for port in random.SystemRandom().sample(_CANDIDATES, k=1_000):
         if is_free(port) and is_free(port + GRPC_OFFSET):
             found.append(port)
         if len(found) == count:

@@ -33,8 +33,8 @@ class Standardise(layers.Layer):  # type: ignore[misc]
 class InstanceNormalization(layers.Layer):  # type: ignore[misc]
     """gamma (x - mean) / sqrt(variance + 1e-3) + beta, mean and variance over each picture's own channel.
 
-    What `GroupNormalization(groups=-1)` computes, with its weights. Its gradient is written out, in three passes over
-    the pictures: derived by TensorFlow it takes twice the time, and what it remembers as much memory again.
+    What `GroupNormalization(groups=-1)` computes, with its weights. Its gradient is written out: a step of `tuned` at
+    128 takes 73 to 82 ms of processor time a picture with it, and 82 to 91 with Keras' own.
 
     Source: Ulyanov et al., Instance normalization, 2016; the gradient is that of Ioffe and Szegedy, 2015, a picture
     at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import stat
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_ports_are_remembered(tmp_path: Path) -> None:
     first, _ = remember_ports(tmp_path, set())
     assert remember_ports(tmp_path, set()) == (first, False)
     assert known_ports(tmp_path) == first
+
+
+def test_two_processes_with_one_seed_choose_different_ports(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        random.seed(0)
+        (tmp_path / name).mkdir()
+        found.append(set(remember_ports(tmp_path / name, set())[0].store.opened()))
+    assert found[0] != found[1]
 
 
 def test_port_taken_above_the_offset_moves_the_store_alone(tmp_path: Path) -> None:
