@@ -89,15 +89,15 @@ def await_healthy(settings: Settings, wanted: list[str], wait_s: float, say: Pro
                 say(f"{part.name} is healthy")
         waiting = [part for part in parts if not part.healthy]
         if lost := [part for part in waiting if part.state in ("backoff", "fatal") and _has_lost(part, settings.home)]:
-            raise _unhealthy(lost, PortsLost)
+            raise _unhealthy(lost, settings.home, PortsLost)
         if failed := [part for part in waiting if part.state == "fatal"]:
-            raise _unhealthy(failed)
+            raise _unhealthy(failed, settings.home)
         return waiting
 
     try:
         Retrying(retry=retry_if_result(bool), stop=stop_after_delay(wait_s), wait=wait_fixed(0.3))(pending)
     except RetryError as err:
-        raise _unhealthy(err.last_attempt.result()) from err
+        raise _unhealthy(err.last_attempt.result(), settings.home) from err
 
 
 def _has_lost(part: PartStatus, home: Path) -> bool:
@@ -106,20 +106,12 @@ def _has_lost(part: PartStatus, home: Path) -> bool:
     return not all(map(is_free, opened.get(part.name, [])))
 
 
-def _unhealthy(parts: list[PartStatus], kind: type[FemurError] = FemurError) -> FemurError:
+def _unhealthy(parts: list[PartStatus], home: Path, kind: type[FemurError] = FemurError) -> FemurError:
     names = ", ".join(f"{part.name} ({part.state})" for part in parts)
-    last = [f"{part.name} said last: {line}" for part in parts if (line := _last_line(part.log))]
+    supervisor = supervision.connect(home)
+    lines = {part.name: supervisor.last_line(part.name) for part in parts} if supervisor else {}
+    last = [f"{name} said last: '{line}'." for name, line in lines.items() if line]
     return kind(
         " ".join([f"Expected healthy parts. Received: {names}.", *last]),
         f"Read {', '.join(str(part.log) for part in parts)}.",
     )
-
-
-def _last_line(log: Path) -> str:
-    """The last line that is not empty, shortened; empty where there is none."""
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][-300:] if lines else ""

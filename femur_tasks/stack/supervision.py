@@ -121,6 +121,15 @@ class Supervisor:
             if err.faultCode != Faults.NOT_RUNNING:
                 raise FemurError(f"Expected {name} to stop. Received: {err.faultString}.") from err
 
+    def last_line(self, name: str) -> str:
+        """The end of what the part wrote last, at most 300 characters; empty where it has not written yet."""
+        try:
+            text, _, _ = self._rpc.tailProcessStdoutLog(f"{_GROUP}:{name}", 0, 4096)
+        except Fault:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1][-300:] if lines else ""
+
     def shut_down(self) -> None:
         """Ask supervisord to stop every part and then itself; returns at once."""
         self._rpc.shutdown()

@@ -96,7 +96,7 @@ def test_ports_that_somebody_takes_before_the_store_does_are_given_up(
 def test_part_that_does_not_start_says_why(own: Settings) -> None:
     (own.home / "store").mkdir(parents=True)
     (own.home / "store" / "filerldb2").write_text("no folder, as SeaweedFS wants it")
-    with pytest.raises(FemurError, match=r"store \((starting|backoff)\). store said last: \S+"):
+    with pytest.raises(FemurError, match=r"store \((starting|backoff)\). store said last: '.*filerldb2"):
         up(own, only={"store"}, wait_s=5)
 
 
