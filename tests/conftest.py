@@ -33,7 +33,7 @@ def store_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
 
     home = tmp_path_factory.mktemp("store") / "home"
     try:
-        up(settings_of(home), only={"store"}, wait_s=60)
+        up(settings_of(home), only={"store"})
         yield settings_of(home)
     finally:
         down(settings_of(home))

@@ -396,7 +396,7 @@ def main(killed: Sequence[str]) -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="femur-failpoints-"))
     store = settings_of(folder / "store")
-    up(store, only={"store"}, wait_s=60)
+    up(store, only={"store"})
     found: dict[str, list[Outcome]] = {"SQLite": [], "PostgreSQL": []}
     pg = Path(tempfile.mkdtemp(prefix="femur-pg-"))
     try:

@@ -46,7 +46,7 @@ def part(settings: Settings, name: str = "store") -> PartStatus:
     return next(found for found in status(settings) if found.name == name)
 
 
-@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(20), wait=wait_fixed(0.2))
+@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(120), wait=wait_fixed(0.2))
 def wait_for_other_store(settings: Settings, pid: int) -> bool:
     now = part(settings)
     return bool(now.healthy and now.pid != pid)
@@ -88,7 +88,7 @@ def test_ports_that_somebody_takes_before_the_store_does_are_given_up(
 
     monkeypatch.setattr(control, "remember_ports", choose_and_lose_the_first)
     with socket.socket() as thief:
-        up(own, only={"store"}, wait_s=60)
+        up(own, only={"store"})
     assert part(own).healthy
     assert known_ports(own.home) == chosen[1]
     assert chosen[1].store != chosen[0].store
@@ -181,7 +181,7 @@ def test_up_ends_what_a_killed_supervisord_left_and_nothing_else(own: Settings) 
         assert said[0].startswith("ended ")
         assert [process.pid for process in leftovers.find(own.home)["store"]] == [pid_of(own)]
         assert pid_of(own) != before
-        assert task.wait(5) == -signal.SIGTERM
+        assert task.wait(60) == -signal.SIGTERM
         assert foreign.poll() is None
 
 
@@ -191,7 +191,7 @@ def test_replacement_ends_the_children_of_the_killed_part(own: Settings) -> None
     with bystander(own.home, FEMUR_PART="store") as child, bystander(own.home, FEMUR_PART="scheduler") as other:
         os.kill(pid, signal.SIGKILL)
         wait_for_other_store(own, pid)
-        assert child.wait(5) == -signal.SIGTERM
+        assert child.wait(60) == -signal.SIGTERM
         assert other.poll() is None
 
 
@@ -277,7 +277,7 @@ def wait_for_message(hook: Webhook, title: str) -> bool:
     return title in hook.titles
 
 
-@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(30), wait=wait_fixed(0.1))
+@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(120), wait=wait_fixed(0.1))
 def wait_for_state(settings: Settings, name: str, state: str) -> bool:
     return part(settings, name).state == state
 

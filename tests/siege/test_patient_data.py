@@ -262,7 +262,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
     sources, home = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("own") / "home"
     made = {name: attempt.make(sources / f"{n}") for n, (name, attempt) in enumerate(ATTEMPTS.items())}
     try:
-        up(settings_of(home), only={"store"}, wait_s=60)
+        up(settings_of(home), only={"store"})
         migrate(settings_of(home).database_url)
         env = environment(home)
 

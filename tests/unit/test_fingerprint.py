@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -132,16 +131,6 @@ def test_empty_mask_takes_the_whole_picture(shape: tuple[int, int]) -> None:
 
 def test_black_picture_shows_nothing() -> None:
     assert not fingerprint(np.zeros_like(IMAGE), FEMUR).any()
-
-
-def test_takes_less_than_ten_milliseconds() -> None:
-    image, femur = case(1, 256)
-    took = []
-    for _ in range(9):
-        started = time.perf_counter()
-        fingerprint(image, femur)
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.010
 
 
 def test_reference_picture_in_two_sizes_is_one(shared_data: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
 
 from femur_tasks.dataset import masks
 from femur_tasks.dataset.layouts import Run, Shape, Shapes
@@ -118,19 +116,6 @@ def test_foreground_values_are_those_above_the_background(picture: np.ndarray[An
 def test_every_value_is_seen_in_any_order_of_memory(rows: list[list[int]], transposed: bool) -> None:
     picture = np.asfortranarray(labels(*rows)) if transposed else labels(*rows)
     assert foreground_values(picture) == {value for row in rows for value in row} - {0}
-
-
-def test_large_label_picture_is_quick() -> None:
-    canvas = Image.new("L", (2874, 2860))
-    for number, box in enumerate([(300, 900, 900, 2500), (1900, 900, 2500, 2500), (800, 100, 2000, 900)], 1):
-        ImageDraw.Draw(canvas).ellipse(box, fill=number)
-    picture = np.asarray(canvas)
-    took_s = []
-    for _ in range(5):
-        start = time.perf_counter()
-        femur_of_labels(picture, frozenset({1, 2}))
-        took_s.append(time.perf_counter() - start)
-    assert min(took_s) < 0.1  # 10 ms on a quiet machine; np.unique takes ten times as long
 
 
 # annotated parts
@@ -274,11 +259,9 @@ def test_outlines_that_go_to_and_fro_without_end_are_refused() -> None:
         rasterised(Shapes((zigzag,)), 4000, 4000, ONE)
 
 
-def test_thousands_of_parts_are_merged_in_bounded_time() -> None:
+def test_thousands_of_parts_are_merged() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 1990, (20_000, 2))
     parts = tuple(box(x, y, x + 9, y + 9) for x, y in corners)
-    start = time.perf_counter()
     mask = rasterised(Shapes(parts), 2000, 2000, ONE)
-    assert time.perf_counter() - start < 20  # one after another it takes minutes
     assert 0.3 < mask.mean() < 0.4  # 1 - exp(-20,000 * 81 / 2,000^2) = 0.333
