@@ -21,7 +21,7 @@ SIZE = 256
 SEED = 7
 _POLL_S = 1.0
 _PATIENCE_S = 1800
-_EVENT_S = 60.0
+_EVENT_S = 180.0
 
 Watch = Callable[[str, str, Callable[[], bool]], None]
 """Shows a run (dag id, run id) until the function says that it ended."""
@@ -62,7 +62,7 @@ def await_retrain(airflow: AirflowClient, before: set[str]) -> str:
         before: the runs that were there before the ingest.
 
     Raises:
-        FemurError: none started within a minute in which no other one ran.
+        FemurError: none started within three minutes in which no other one ran.
     """
     waited_s = 0.0
     while waited_s < _EVENT_S:
@@ -73,7 +73,7 @@ def await_retrain(airflow: AirflowClient, before: set[str]) -> str:
             waited_s += _POLL_S
         time.sleep(_POLL_S)
     raise FemurError(
-        "Expected the dataset event to start `retrain`. Received: no run within a minute.",
+        "Expected the dataset event to start `retrain`. Received: no run within three minutes.",
         "Trigger `retrain` in Airflow, or run `make demo` again.",
     )
 
@@ -89,10 +89,12 @@ def follow_retrain(airflow: AirflowClient, run_id: str, watch: Watch) -> None:
 
 def await_dags(airflow: AirflowClient) -> None:
     """Wait until Airflow has parsed the DAGs of a fresh start."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not all(airflow.has_dag(dag) for dag in ("ingest_dataset", "retrain")):
         if time.monotonic() > deadline:
-            raise FemurError("Expected Airflow to find the DAGs. Received: none in two minutes.", "See `femur status`.")
+            raise FemurError(
+                "Expected Airflow to find the DAGs. Received: none in five minutes.", "See `femur status`."
+            )
         time.sleep(_POLL_S)
 
 

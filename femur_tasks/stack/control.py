@@ -34,7 +34,7 @@ __all__ = ["PartStatus", "down", "status", "up"]
 def up(
     settings: Settings,
     only: Collection[str] | None = None,
-    wait_s: float = 120,
+    wait_s: float = 300,
     on_progress: Progress | None = None,
 ) -> list[PartStatus]:
     """Start what is down and wait until it is healthy; what runs is left alone.
@@ -44,7 +44,7 @@ def up(
 
     Args:
         only: names of the parts to start, None for all of them.
-        wait_s: how long the parts may take to become healthy.
+        wait_s: how long the parts may take to become healthy; one that ends at every start is given up before.
         on_progress: told each step, one line a call.
 
     Raises:
