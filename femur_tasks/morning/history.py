@@ -11,6 +11,7 @@ from scipy import stats
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
+from femur_tasks.evaluation.metrics import IMPLEMENTATION
 from femur_tasks.registry.queries import Row, champion_history
 from femur_tasks.registry.tables import Evaluation, EvaluationCase, ModelVersion, Promotion
 from femur_tasks.reports.facts import CONFIDENCE
@@ -24,6 +25,7 @@ class ScoredVersion:
 
     Attributes:
         low, high: Student's 95 % interval of the mean over the cases; None on fewer than two.
+        metric: what scored it; Dice of different metrics are not to be compared.
         was_champion: whether it ever was.
     """
 
@@ -36,7 +38,13 @@ class ScoredVersion:
     low: float | None
     high: float | None
     cases: int
+    metric: str | None
     was_champion: bool
+
+    @property
+    def is_by_earlier_metric(self) -> bool:
+        """Whether it was scored, and not by the metric that scores now."""
+        return self.metric not in (None, IMPLEMENTATION)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,9 @@ def history(session: Session, model: str, before: int | None = None) -> History:
         .where(Evaluation.model_version_id.in_(ids), Evaluation.split == "test")
         .group_by(Evaluation.model_version_id)
     )
-    figures = (Evaluation.id, Evaluation.model_version_id, Evaluation.mean_dice, Evaluation.cases)
+    figures = (
+        Evaluation.id, Evaluation.model_version_id, Evaluation.mean_dice, Evaluation.cases, Evaluation.metric,
+    )  # fmt: skip
     found = session.execute(select(*figures).where(Evaluation.id.in_(newest)))
     scored = {row.model_version_id: row for row in found}
     spread = _spread(session, [row.id for row in scored.values()])
@@ -94,6 +104,7 @@ def history(session: Session, model: str, before: int | None = None) -> History:
                 low=mean - half if has_interval else None,  # type: ignore[operator]  # both are there
                 high=mean + half if has_interval else None,  # type: ignore[operator]
                 cases=score.cases if score else 0,
+                metric=score.metric if score else None,
                 was_champion=version.id in served,
             )
         )

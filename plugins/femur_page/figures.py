@@ -91,17 +91,18 @@ def _gain(case: ComparedCase) -> float:
 
 
 def over_nights(past: History) -> go.Figure:
-    """Test Dice of every version with its interval, and who was champion."""
+    """Test Dice of every version with its interval, and who was champion; what another metric scored is pale."""
     figure = go.Figure()
     scored = [version for version in past.versions if version.dice is not None]
-    for family in dict.fromkeys(version.family for version in scored):
-        mine = [version for version in scored if version.family == family]
+    for family, is_earlier in dict.fromkeys((version.family, version.is_by_earlier_metric) for version in scored):
+        mine = [one for one in scored if (one.family, one.is_by_earlier_metric) == (family, is_earlier)]
         figure.add_scatter(
             x=[version.created_at for version in mine],
             y=[version.dice for version in mine],
-            text=[f"version {version.version}, {version.cases} cases" for version in mine],
-            name=family,
+            text=[f"version {version.version}, {version.cases} cases, {version.metric}" for version in mine],
+            name=f"{family}, earlier metric" if is_earlier else family,
             mode="markers",
+            opacity=0.35 if is_earlier else 1,
             marker={
                 "color": FAMILIES.get(family, GREEN),
                 "symbol": [

@@ -120,6 +120,8 @@ def night(settings: Settings, login: Login) -> Registry:
             rows.model_version(session, number, version.digest, created_at=rows.NOON + timedelta(days=number),
                                family="tuned") for number in (1, 2)
         )  # fmt: skip
+        former = rows.model_version(session, 1, version.digest, model="former", family="tuned")
+        rows.evaluation(session, former, "m", cases=len(CASES), metric="femur-metrics/0 test", mean_dice=0.7)
         first = rows.verdict(session, old, None, manifest_digest="m")
         for model, gain in ((old, 0.0), (new, 0.02)):
             # the page shows what this code's metric found
@@ -183,6 +185,13 @@ def test_viewer_sees_every_tab_in_words_and_without_markup_from_data(login: Logi
     assert "frame-ancestors 'self'" in page.headers["content-security-policy"]
 
 
+def test_dice_of_an_earlier_metric_stands_apart(login: Login, night: Registry) -> None:
+    page = login("bert").get("/femur/history?model=former").text
+    assert '"name":"tuned, earlier metric"' in page
+    assert "30 femur-metrics/0 test 0.9000" in text_of(page)
+    assert "Pale ones were scored by an earlier metric" in page
+
+
 def test_tabs_say_who_why_and_on_what(login: Login, night: Registry) -> None:
     pages = {tab: text_of(login("bert").get(f"/femur/{tab}").text) for tab in TABS}
     assert "femur:2 tuned 0.9200 mean test Dice" in pages[""]
@@ -194,6 +203,7 @@ def test_tabs_say_who_why_and_on_what(login: Login, night: Registry) -> None:
     assert "right femur 30 +0.0200" in pages["verdict"]
     assert "C00 0.8200 0.8000 +0.0200" in pages["verdict"]
     assert "femur:1 2026-01-01 12:00 2026-01-08 12:00 promote anna" in pages["history"]
+    assert "earlier metric" not in pages["history"]
     assert "2 of 4 pictures need a look" in pages["incoming"]
     assert "scheduled__2026-01-01-2.png refused no_femur: none" in pages["incoming"]
     assert "10 January 2026, 12:00 UTC 1 (25 %) 1 (25 %) 1 (25 %) 0 (0 %)" in pages["incoming"], "refused, unlike, one"
@@ -305,14 +315,14 @@ def test_another_site_cannot_make_an_operator_act(login: Login, settings: Settin
 
 
 def test_versions_are_paged_filtered_and_tagged(login: Login, night: Registry) -> None:
-    client = login("bert")
-    page = client.get("/femur/api/v1/model-versions", params={"limit": 1, "offset": 1})
+    client, asked = login("bert"), {"model": "femur", "limit": 1, "offset": 1}
+    page = client.get("/femur/api/v1/model-versions", params=asked)
     assert ([row["version"] for row in page.json()["items"]], page.json()["total"]) == ([1], 2)
     former = client.get("/femur/api/v1/model-versions", params={"status": "champion"}).json()
     assert [row["version"] for row in former["items"]] == [2]
     again = client.get(
         "/femur/api/v1/model-versions",
-        params={"limit": 1, "offset": 1},
+        params=asked,
         headers={"If-None-Match": page.headers["etag"]},
     )
     assert (again.status_code, again.content) == (304, b"")
