@@ -186,6 +186,20 @@ def run(way: str, images: Array, masks: Array, seed: int, epochs: int) -> Course
     return found
 
 
+def in_turn(plans: dict[str, int], size: int, seeds: int) -> dict[str, list[Course]]:
+    """Each way's trainings, one a seed, for so many epochs as planned; the ways take turns."""
+    images, masks = data(size)
+    courses: dict[str, list[Course]] = {way: [] for way in plans}
+    for seed in range(seeds):
+        for way, epochs in plans.items():
+            courses[way].append(run(way, images, masks, seed, epochs))
+    return courses
+
+
+def speed(found: list[Course]) -> list[str]:
+    return [f"{median([getattr(course, name) for course in found]):.{digits}f}" for name, digits in _SHOWN]
+
+
 def compare(way: str, other: str, courses: dict[str, list[Course]]) -> None:
     """Print the difference in Dice of the same cases, each the mean of its seeds."""
     per_case = [np.mean([course.cases for course in courses[name]], 0) for name in (way, other)]
@@ -211,12 +225,8 @@ def main() -> None:
     plans = {way: options.epochs if way == "script" else options.our_epochs for way in options.ways}
     if precision.chosen() == "float32":
         plans.pop("bfloat16", None)
-    images, masks = data(options.size)
-    courses: dict[str, list[Course]] = {way: [] for way in plans}
-    for seed in range(options.seeds):
-        for way, epochs in plans.items():
-            courses[way].append(run(way, images, masks, seed, epochs))
-    larger = {way: run(way, *data(options.speed_at), 0, 2) for way in plans} if options.speed_at else {}
+    courses = in_turn(plans, options.size, options.seeds)
+    larger = in_turn(dict.fromkeys(plans, 2), options.speed_at, options.seeds) if options.speed_at else {}
 
     columns = ("", "images/s", "first epoch s", "CPU s a step", "peak MB", "s to 0.90", "s to near best", "best Dice")
     table = Table(*columns, "waits for data")
@@ -224,23 +234,22 @@ def main() -> None:
     for way, found in courses.items():
         rivals = courses.get("script", found)
         near[way] = [mine.until(max(its.dice) - NEAR) for mine, its in zip(found, rivals, strict=True)]
-        row = [f"{median([getattr(c, name) for c in found]):.{digits}f}" for name, digits in _SHOWN]
         waits = "" if found[0].waits_pct is None else f"{median([c.waits_pct for c in found]):.1f} %"
         reached = [f"{median([c.until(GOOD) for c in found]):.0f}", f"{median(near[way]):.0f}"]
         best = f"{statistics.median(max(c.dice) for c in found):.4f}"
-        table.add_row(f"{way}, {options.size}", *row, *reached, best, waits)
-    for way, one in larger.items():
-        table.add_row(f"{way}, {options.speed_at}", *(f"{getattr(one, name):.{digits}f}" for name, digits in _SHOWN))
+        table.add_row(f"{way}, {options.size}", *speed(found), *reached, best, waits)
+    for way, found in larger.items():
+        table.add_row(f"{way}, {options.speed_at}", *speed(found))
     Console(width=140).print(table)
     for way, other in (("ours", "script"), ("bfloat16", "ours")):
         if {way, other} <= courses.keys():
             compare(way, other, courses)
     if not {"ours", "script"} <= courses.keys():
         return
-    for size, of in ((options.size, {way: median([c.images_s for c in found]) for way, found in courses.items()}),
-                     (options.speed_at, {way: one.images_s for way, one in larger.items()})):  # fmt: skip
+    for size, of in ((options.size, courses), (options.speed_at, larger)):
         if of:
-            print(f"images a second at {size}: {of['ours'] / of['script']:.2f} times")
+            ours_s, script_s = (median([course.images_s for course in of[way]]) for way in ("ours", "script"))
+            print(f"images a second at {size}: {ours_s / script_s:.2f} times")
     print(f"time to 0.90: {_times(courses, [[c.until(GOOD) for c in courses[w]] for w in ('script', 'ours')])}")
     print(f"time-to-dice ratio: {median(near['script']) / median(near['ours']):.1f}")
 
