@@ -1,10 +1,12 @@
-"""Work on one picture at ingest, each step beside the usual way to do it; both ways give the same.
+"""Work on one picture at ingest, each step beside the usual way to do it.
 
     python benchmarks/pictures.py [--rounds 5]
 
 A 16-bit radiograph of 8 megapixels brought to grey values 0 to 255, beside NumPy's percentiles of all pixels; the femur
 of a label picture of that size, beside np.unique and np.isin; 20,000 annotated parts made one mask, beside one merge
-after another (of a tenth of them: it is quadratic). Medians of the rounds; the last line is the least ratio.
+after another (of a tenth of them: it is quadratic). Both ways must give the same. A fingerprint stands beside pHash,
+which finds fewer copies (benchmarks/near_duplicates.py). Medians of the rounds; the last line is the least ratio of
+the ways that give the same.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from near_duplicates import phash
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 from rich.console import Console
 from rich.table import Table
 
+from femur_tasks.dataset.fingerprint import fingerprint
 from femur_tasks.dataset.intensity import to_grey
 from femur_tasks.dataset.layouts import Shape, Shapes
 from femur_tasks.dataset.masks import femur_of_labels, rasterised
+from femur_tasks.phantom import make_case
 
 Array = np.ndarray[Any, np.dtype[Any]]
 HEIGHT, WIDTH, SIDE, PARTS, FEMUR = 2874, 2860, 2000, 20_000, frozenset({1, 2})
@@ -88,6 +94,12 @@ def main() -> None:
         took, usually = median_s(ours, rounds), median_s(usual, rounds)
         ratios.append(usually / took)
         table.add_row(name, f"{1000 * took:.0f} ms", f"{1000 * usually:.0f} ms", f"{ratios[-1]:.1f}")
+    case = make_case(1, 11, 256)
+    took, usually = (
+        median_s(partial(way, case.image_hw, *mask), rounds)
+        for way, mask in ((fingerprint, (case.labels_hw == 1,)), (phash, ()))
+    )
+    table.add_row("fingerprint, pHash", f"{1000 * took:.1f} ms", f"{1000 * usually:.1f} ms", f"{usually / took:.1f}")
     many = boxes(PARTS)
     table.add_row(f"{PARTS} parts made one mask", f"{1000 * median_s(lambda: merged(many), rounds):.0f} ms", "", "")
     Console().print(table)

@@ -90,7 +90,7 @@ def write_epoch(registry: Registry, lease: Lease, epoch: int, dice: float) -> No
 
 def taken(leases: Leases, owner: str = "worker") -> Lease:
     """A lease, asked for again while another worker asks."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 10
     while (lease := leases.take(owner)) == "idle" and time.monotonic() < end:
         time.sleep(0.01)
     assert isinstance(lease, Lease)
@@ -167,7 +167,7 @@ def test_search_opened_by_many_at_once_is_opened_once(registry: Registry, clock:
     start = threading.Barrier(4)
 
     def opens(number: int) -> None:
-        start.wait(60)
+        start.wait(10)
         Leases(registry, "run-1", "tuned", LEASE_S, clock).open(hyperband(4, 2, seed=number))
 
     with ThreadPoolExecutor(4) as pool:
@@ -278,7 +278,7 @@ def test_worker_that_reports_while_its_lease_runs_out_is_not_taken_over(registry
         start = threading.Barrier(3)
 
         def reports(lease: Lease = held, start: threading.Barrier = start) -> str:
-            start.wait(60)
+            start.wait(10)
             try:
                 leases.finish(lease)
             except LeaseLost:
@@ -286,7 +286,7 @@ def test_worker_that_reports_while_its_lease_runs_out_is_not_taken_over(registry
             return "finished"
 
         def takes(owner: str, start: threading.Barrier = start) -> Lease:
-            start.wait(60)
+            start.wait(10)
             return taken(leases, owner)
 
         with ThreadPoolExecutor(3) as pool:
@@ -336,7 +336,7 @@ def test_kept_lease_that_is_lost_is_not_taken_back(registry: Registry, clock: Cl
     assert (row.owner, row.token) == ("successor", successor.token)
 
 
-def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end

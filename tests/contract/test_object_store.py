@@ -257,11 +257,13 @@ class TestSeaweedFS:
             open_store(Settings(home=tmp_path, s3_endpoint="", _env_file=None))
         assert "femur up" in refused.value.todo
 
-    def test_nobody_listening_is_unreachable(self, store_settings: Settings) -> None:
+    def test_nobody_listening_is_unreachable_within_seconds(self, store_settings: Settings) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             free = probe.getsockname()[1]
+        began = time.monotonic()
         with pytest.raises(Unreachable) as refused:
             open_store(store_settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{free}"}))
+        assert time.monotonic() - began < 10
         assert "femur up" in refused.value.todo
 
     def test_missing_bucket_is_made(self, store_settings: Settings) -> None:

@@ -209,12 +209,13 @@ def test_writer_waits_for_the_one_before(registry: Registry) -> None:
     """On SQLite the second waits for the file's lock, on PostgreSQL for the row's; nobody's write is lost."""
     with registry.writing() as session:
         session.add(_dataset("shared"))
-    holds = threading.Event()
+    holds, told = threading.Event(), []
 
     def second() -> None:
-        assert holds.wait(60)
+        assert holds.wait(10)
         with registry.writing() as session:
             row = session.get_one(Dataset, "shared", with_for_update=True)
+            told.append("the second has the row")
             row.budget += "+second"
 
     thread = threading.Thread(target=second)
@@ -224,9 +225,11 @@ def test_writer_waits_for_the_one_before(registry: Registry) -> None:
         session.flush()
         holds.set()
         time.sleep(0.4)
-    thread.join(60)
+        told.append("the first ends")
+    thread.join(30)
     with registry.reading() as session:
         assert session.get_one(Dataset, "shared").budget == "first+second"
+    assert told == ["the first ends", "the second has the row"]
 
 
 def test_sqlite_database_that_stays_locked_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +336,7 @@ def _promote_at_once(registry: Registry, verdicts: list[int]) -> list[int | str]
     start = threading.Barrier(len(verdicts))
 
     def one(verdict: int) -> int | str:
-        start.wait(60)
+        start.wait(10)
         try:
             with registry.writing() as session:
                 return promote(session, verdict, "race", NOON).id

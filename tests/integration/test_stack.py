@@ -181,7 +181,7 @@ def test_up_ends_what_a_killed_supervisord_left_and_nothing_else(own: Settings) 
         assert said[0].startswith("ended ")
         assert [process.pid for process in leftovers.find(own.home)["store"]] == [pid_of(own)]
         assert pid_of(own) != before
-        assert task.wait(60) == -signal.SIGTERM
+        assert task.wait(5) == -signal.SIGTERM
         assert foreign.poll() is None
 
 
@@ -191,7 +191,7 @@ def test_replacement_ends_the_children_of_the_killed_part(own: Settings) -> None
     with bystander(own.home, FEMUR_PART="store") as child, bystander(own.home, FEMUR_PART="scheduler") as other:
         os.kill(pid, signal.SIGKILL)
         wait_for_other_store(own, pid)
-        assert child.wait(60) == -signal.SIGTERM
+        assert child.wait(5) == -signal.SIGTERM
         assert other.poll() is None
 
 

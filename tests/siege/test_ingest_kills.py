@@ -41,7 +41,7 @@ BEFORE_ROWS = (
 BEHIND_ROWS = ("publish: behind the commit", "settle: before the commit", "settle: behind the commit")
 STARTED_OVER = ("converting", "raw stored 7", "publish: before the commit", "publish: behind the commit")
 ONE, TWO = "incoming/femur/one.zip", "incoming/other/two.zip"
-ORPHANS_S = 60
+ORPHANS_S = 10
 THREE_DAYS_S = 3 * 86_400
 DEFAULTS = IngestParameters(size=32)
 Table = type[Dataset | DatasetVersion | DatasetCase | Ingest]
@@ -66,7 +66,7 @@ class Place:
 
     def kill(self, point: str) -> tuple[int, bytes]:
         process = self.start("night", point)
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate(timeout=90)
         return process.returncode, err
 
     def look(self) -> list[dict[str, str]]:
@@ -268,7 +268,7 @@ def test_two_runs_that_publish_one_drop_at_once_make_one_version(new_place: Make
     place = new_place()
     both = [place.start(run_id, f"meet {tmp_path}") for run_id in ("one", "two")]
     assert len(processes_of(place.home)) >= 2
-    told = [process.communicate(timeout=200) for process in both]
+    told = [process.communicate(timeout=90) for process in both]
     assert [process.returncode for process in both] == [0, 0], [err.decode() for _, err in told]
     outcomes = [json.loads(out) for out, _ in told]
     assert sorted(outcome["state"] for outcome in outcomes) == ["ingested", "known"], "one of them has news"

@@ -87,9 +87,9 @@ def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: P
         child = psutil.Process(int(file.read_text()))
         assert list(temporary.glob("pymp-*")), "the fork server's socket lies there"
         waits.send_signal(how)
-        waits.wait(60)
-        child.wait(60)
-        until = time.monotonic() + 60
+        waits.wait(20)
+        child.wait(20)
+        until = time.monotonic() + 20
         while list(temporary.glob("pymp-*")):
             assert time.monotonic() < until, "the fork server's folder is left behind"
             time.sleep(0.05)

@@ -72,14 +72,14 @@ def test_only_the_named_part_is_ended(tmp_path: Path, start: Start) -> None:
     store = start(FEMUR_HOME=str(tmp_path), FEMUR_PART="store")
     scheduler = start(FEMUR_HOME=str(tmp_path), FEMUR_PART="scheduler")
     assert leftovers.end(tmp_path, {"scheduler"}) == 1
-    assert scheduler.wait(60) == -signal.SIGTERM
+    assert scheduler.wait(5) == -signal.SIGTERM
     assert store.poll() is None
 
 
 def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, start: Start) -> None:
     deaf = start(DEAF, FEMUR_HOME=str(tmp_path), FEMUR_PART="store")
     leftovers.end(tmp_path, grace_s=0.2)
-    assert deaf.wait(60) == -signal.SIGKILL
+    assert deaf.wait(5) == -signal.SIGKILL
 
 
 def test_home_reached_by_a_link_is_the_same_home(tmp_path: Path, start: Start) -> None:
