@@ -99,7 +99,7 @@ def main() -> None:
         median_s(partial(way, case.image_hw, *mask), rounds)
         for way, mask in ((fingerprint, (case.labels_hw == 1,)), (phash, ()))
     )
-    table.add_row("fingerprint, pHash", f"{1000 * took:.1f} ms", f"{1000 * usually:.1f} ms", f"{usually / took:.1f}")
+    table.add_row("fingerprint, pHash", f"{1000 * took:.1f} ms", f"{1000 * usually:.1f} ms", f"{usually / took:.2f}")
     many = boxes(PARTS)
     table.add_row(f"{PARTS} parts made one mask", f"{1000 * median_s(lambda: merged(many), rounds):.0f} ms", "", "")
     Console().print(table)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from femur_tasks.errors import FemurError
 from femur_tasks.phantom import write_dataset
@@ -27,7 +27,6 @@ from femur_tasks.settings import Settings
 from femur_tasks.stack.airflow_client import ENDED, AirflowClient, connect
 
 CHECKOUT = Path(__file__).parents[2]
-expect.set_options(timeout=60_000)  # a page of a busy machine takes longer than the five seconds of Playwright
 LENIENT = {
     "name": "lenient", "min_test_cases": 2, "mean_dice_floor": 0.0, "worst_dice_floor": 0.0, "hd95_ceiling_pct": 1000,
     "failed_dice": 0.0, "failed_share_ceiling": 1.0, "megabytes_ceiling": 10000, "latency_ceiling_ms": 100000,
@@ -73,7 +72,7 @@ class Stack:
                     living.append(process)
         return living
 
-    def wait(self, dag_id: str, run_id: str, timeout_s: float = 600) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout_s: float = 300) -> str:
         """Wait for a run's end; returns its state."""
         return self.until(lambda: self.airflow.run(dag_id, run_id)["state"], lambda state: state in ENDED, timeout_s)
 
@@ -81,7 +80,7 @@ class Stack:
         """The state of each of a run's tasks."""
         return {task["task_id"]: task["state"] for task in self.airflow.tasks(dag_id, run_id)}
 
-    def answer(self, run_id: str, chosen: str, timeout_s: float = 600) -> None:
+    def answer(self, run_id: str, chosen: str, timeout_s: float = 300) -> None:
         """Answer a retrain that asks a person, as often as it asks, and wait for its good end."""
         path = f"/dags/retrain/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
 
@@ -95,7 +94,7 @@ class Stack:
 
         assert self.until(answered, lambda state: state in ENDED, timeout_s) == "success"
 
-    def until(self, look: Callable[[], Any], wanted: Callable[[Any], bool], timeout_s: float = 300) -> Any:
+    def until(self, look: Callable[[], Any], wanted: Callable[[Any], bool], timeout_s: float = 120) -> Any:
         """Look again and again until what is seen is what is wanted."""
         deadline = time.monotonic() + timeout_s
         while not wanted(seen := look()):

@@ -20,7 +20,7 @@ from femur_tasks.storage import open_store
 from tests.e2e.conftest import Stack, asset_runs, ingest
 from tests.safety import listened, open_to_others, secrets_in_logs
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(600)
 TINY = {"size": 32, "budget": "smoke"}
 
 

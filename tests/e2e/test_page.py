@@ -16,7 +16,7 @@ from sqlalchemy import select
 from femur_tasks.stack.secrets import airflow_password
 from tests.e2e.conftest import Stack
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(600)
 TABS = ("", "tonight", "verdict", "history", "incoming", "datasets", "search")
 
 
@@ -49,7 +49,7 @@ def test_page_stands_in_the_navigation_and_as_a_tab_of_a_run(stack: Stack, first
     log_in(page, stack, "bert")
     page.get_by_role("link", name="Femur").first.click()
     inside = page.frame_locator("iframe")
-    expect(inside.get_by_role("heading", name=re.compile(r":\d"))).to_be_visible()
+    expect(inside.get_by_role("heading", name=re.compile(r":\d"))).to_be_visible(timeout=30_000)
     expect(inside.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
     page.goto(f"{stack.settings.airflow_url}/dags/retrain/runs/{first_night}/plugin/femur_run")
     expect(page.frame_locator("iframe").get_by_role("heading", name="Rules of the gate")).to_be_visible()
@@ -88,9 +88,9 @@ def test_operator_follows_a_night_that_a_person_approves_reads_why_and_rolls_bac
     stack.until(lambda: _state(stack, run_id), bool)
     open_tab(page, stack, f"tonight?run={quote(run_id)}")
     expect(page.get_by_role("heading", name="Retraining night")).to_be_visible()
-    expect(page.locator("#live")).to_contain_text("baseline", timeout=300_000)
+    expect(page.locator("#live")).to_contain_text("baseline", timeout=120_000)
     stack.answer(run_id, "Approve")
-    expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=300_000)
+    expect(page.get_by_role("heading", name="The run ended: promoted")).to_be_visible(timeout=60_000)
     expect(page.locator("#live .js-plotly-plot svg.main-svg").first).to_be_visible()
     assert _last_actor(stack) == "airflow:admin"
     open_tab(page, stack, f"verdict?run={quote(run_id)}")

@@ -396,7 +396,7 @@ def test_defect_shows_a_number_and_no_traceback(login: Login, night: Registry, s
         assert number is not None
         log, defect = settings.home / "logs" / "api-server.log", f"defect {number.group(1)}"
         # supervisord writes the log, a moment after the server has spoken
-        Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), retry=retry_if_result(lambda seen: not seen))(
+        Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.2), retry=retry_if_result(lambda seen: not seen))(
             lambda: defect in log.read_text()
         )
     finally:
