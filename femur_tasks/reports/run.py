@@ -11,6 +11,8 @@ from femur_tasks.reports.charts import curves_svg, differences_svg
 from femur_tasks.reports.facts import RunReport, Scores
 
 _TONES: Final = {"promoted": "good", "failed": "bad", "refused": "bad"}
+_PRINTED_TRIALS: Final = 24
+"""So many of the best trials are printed, that the report stays within six pages; on the screen are all."""
 
 
 def render(report: RunReport) -> str:
@@ -27,6 +29,7 @@ def render(report: RunReport) -> str:
         rules=_rules(report),
         warnings=_warnings(report),
         trials=sorted(report.trials, key=lambda trial: -1.0 if trial.score is None else trial.score, reverse=True),
+        printed_trials=_PRINTED_TRIALS,
         trained=_names(candidate.hyperparameters for candidate in report.candidates),
         searched=_names(trial.hyperparameters for trial in report.trials),
         differences_svg=differences_svg(report.comparison) if report.comparison else "",

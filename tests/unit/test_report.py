@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +20,7 @@ from femur_tasks.dataset.problems import Problem
 from femur_tasks.errors import NotFound
 from femur_tasks.evaluation.intervals import PAIRED_T, Interval
 from femur_tasks.evaluation.overlays import png_bytes
+from femur_tasks.phantom import make_case
 from femur_tasks.registry.database import Registry, migrate
 from femur_tasks.registry.gate import Reason, Verdict
 from femur_tasks.registry.tables import (
@@ -285,6 +288,38 @@ def test_pictures_that_failed_are_named_with_the_reason() -> None:
     assert "The pictures are left out: Expected an object. Received: nothing." in page
     assert "SYN_0001: Dice 0.3100, HD95 12.50 %" in page
     assert "<img" not in page
+
+
+def test_report_of_the_longest_search_prints_to_six_pages(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        reason = "Expected Chromium to print the report. Received: none on this machine."
+        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
+    report, picture = full_report(), png_bytes(make_case(1, 5, 256).image_hw)
+    assert report.comparison
+    assert report.comparison.verdict
+    assert report.dataset
+    verdict, cases = report.comparison.verdict, [f"SYN_{number:04d}" for number in range(48)]
+    report = replace(
+        report,
+        trials=tuple(replace(report.trials[0], trial_id=f"{number:04d}") for number in range(254)),  # of R = 100
+        trial_curves=report.trial_curves * 127,
+        curves=report.curves * 3,
+        worst_cases=tuple(WorstCase(case, 0.31, 12.5, picture) for case in cases[:10]),
+        comparison=replace(
+            report.comparison, cases=48, differences=dict.fromkeys(cases, 0.01),
+            verdict=replace(verdict, reasons=verdict.reasons * 6),
+        ),
+        dataset=replace(report.dataset, warnings=report.dataset.warnings * 8),
+    )  # fmt: skip
+    (tmp_path / "report.html").write_text(render(report))
+    printed = tmp_path / "report.pdf"
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    subprocess.run(  # noqa: S603 - the browser of this machine
+        [*command, f"--print-to-pdf={printed}", (tmp_path / "report.html").as_uri()],
+        check=True, capture_output=True, timeout=200, env=os.environ | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", printed.read_bytes())) <= 6
 
 
 def test_same_facts_give_the_same_bytes(full_page: str) -> None:
