@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
+# what was compiled once is kept: without, each of a stack's or a test's many processes compiles TensorFlow and Airflow
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv brings its own certificates and fails behind a proxy with an authority of its own
 export UV_SYSTEM_CERTS ?= 1
 

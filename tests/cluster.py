@@ -51,6 +51,9 @@ class Cluster:
         self.root, self._scale = root, scale
         self.composed = Composed(CHECKOUT / "docker-compose.yaml", root, variables)
         self.composed.code.symlink_to(CHECKOUT)
+        self._no_tensorflow = root / "no_tensorflow"
+        self._no_tensorflow.mkdir()
+        (self._no_tensorflow / "tensorflow.py").write_text("raise ImportError('this image holds no TensorFlow')")
         self.running: dict[tuple[str, int], Running] = {}
         self._healthy: set[str] = set()
 
@@ -86,12 +89,13 @@ class Cluster:
             path.unlink(missing_ok=True)
             path.write_text(text)
         wheel = WHEELS.get(service.image.partition(":")[0])
+        trains = service.image.startswith("femur-gpu:")
         # nothing of this machine's own environment: what the file does not say, a container is not told either
         environment = {
             "PATH": os.pathsep.join(map(str, filter(None, [wheel, _OURS, "/usr/bin", "/bin"]))),
             "HOSTNAME": f"{name}-{number}",
             "TMPDIR": str(self.root / f"{name}-{number}" / "tmpfs/tmp"),
-            "PYTHONPATH": str(code),
+            "PYTHONPATH": os.pathsep.join(map(str, [code] if trains else [self._no_tensorflow, code])),
             **service.environment,
         }
         argv, user = service.argv, None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,10 @@ def by_onnx(data: bytes) -> Probability:
     """By ONNX Runtime on the CPU with a thread a core; it loads no TensorFlow.
 
     Raises:
-        FemurError: the bytes are no ONNX model of ours.
+        FemurError: the bytes are no ONNX model of ours, or would have it read weights from other files: the runtime
+            takes whatever a path below or beside the working directory names, a key too.
     """
+    import onnx
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
@@ -27,6 +30,9 @@ def by_onnx(data: bytes) -> Probability:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
+        tensors = _tensors(onnx.load_model_from_string(data))
+        if any(map(onnx.external_data_helper.uses_external_data, tensors)):
+            raise ValueError("weights in other files")
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as err:
         raise FemurError(f"Expected an ONNX model. Received: {err!r:.200}", "Use --runtime keras.") from err
@@ -36,6 +42,16 @@ def by_onnx(data: bytes) -> Probability:
         return np.asarray(found[0][0, ..., 0], np.float32)
 
     return probability
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of an ONNX model: of its graph, of graphs and attributes in that, and of its functions."""
+    from onnx import TensorProto
+
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if isinstance(value, Sequence) else [value]:
+                yield from [inner] if isinstance(inner, TensorProto) else _tensors(inner)
 
 
 def by_keras(data: bytes) -> Probability:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -33,12 +32,12 @@ from femur_tasks.registry.tables import (
     Run,
     VerdictRow,
 )
+from femur_tasks.serving.runtime import Probability, by_onnx
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evidence import evaluation_of
 from femur_tasks.steps.run import pinned_manifest
 from femur_tasks.steps.signatures import proven_key, sign_stored
 
-_TIMED = 5
 _FAMILY_ORDER = ("baseline", "unet", "tuned")
 
 
@@ -161,8 +160,7 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
     if done:
         return
     sign_stored(context, model_id)
-    artefact_key = proven_key(context, model_id)
-    scored, latency_ms = context.apart(_case_metrics, artefact_key, dataset_digest, comparison.case_ids, geometries)
+    scored, latency_ms = _case_metrics(context, model_id, dataset_digest, comparison.case_ids, geometries)
     with context.registry.writing() as session:
         if evaluation_of(session, model_id, comparison.manifest_digest):
             return
@@ -188,32 +186,34 @@ def _score(context: Context, model_id: int, comparison: Comparison) -> None:
 
 def _case_metrics(
     context: Context,
-    artefact_key: str,
+    model_id: int,
     dataset_digest: str,
     case_ids: tuple[str, ...],
     geometries: Mapping[str, _Geometry],
 ) -> tuple[dict[str, metrics.CaseMetrics], float | None]:
-    """The cases' metrics, and what one picture takes, ms; None where there is no picture."""
-    import numpy as np
+    """The cases' metrics, and what one picture takes, ms; None where there is no picture.
 
-    from femur_tasks.training import artefact
-    from femur_tasks.training.fit import probabilities
-
-    model, spec = artefact.unpack(context.store.get(artefact_key))
+    They are those of the ONNX file: what is judged is what serves.
+    """
+    probability, size = network(context, model_id)
     wanted = set(case_ids)
     scored: dict[str, metrics.CaseMetrics] = {}
     latencies_ms: list[float] = []
     for key in pinned_manifest(context, dataset_digest).shard_keys("test"):
         shard = unpack(context.store.get(key))
-        small_images = np.stack([shrink_image(image, spec.size) for image in shard.images_bhw])
-        predicted = probabilities(model, small_images)
-        latencies_ms += [_took_ms(partial(probabilities, model, image[None])) for image in small_images[:_TIMED]]
+        indices = [index for index, case_id in enumerate(shard.case_ids) if case_id in wanted]
+        predicted = {}
+        for index in indices:
+            image = shrink_image(shard.images_bhw[index], size)
+            started = time.perf_counter()
+            predicted[index] = probability(image)
+            latencies_ms.append(1000 * (time.perf_counter() - started))
 
         def score(index: int, shard: Any = shard, predicted: Any = predicted) -> tuple[str, metrics.CaseMetrics]:
             case_id, truth = shard.case_ids[index], shard.full_masks[index]
             seen = without_strays(predicted[index])
             full = enlarge_probability(seen, *truth.shape) > THRESHOLD
-            small_truth = shrink_mask(shard.masks_bhw[index], spec.size)
+            small_truth = shrink_mask(shard.masks_bhw[index], size)
             shot = geometries[case_id]
             spacing = (shot.y_mm, shot.x_mm) if shot.x_mm and shot.y_mm else None  # rows first, as the masks' axes are
             return case_id, metrics.case_metrics(
@@ -225,16 +225,21 @@ def _case_metrics(
                 picture_right_is_patient_left=not shot.mirrored,
             )
 
-        indices = [index for index, case_id in enumerate(shard.case_ids) if case_id in wanted]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             scored |= dict(pool.map(score, indices))
     return scored, statistics.median(latencies_ms) if latencies_ms else None
 
 
-def _took_ms(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - started)
+def network(context: Context, model_id: int) -> tuple[Probability, int]:
+    """A proven model version's ONNX file, loaded, and the edge of the square pictures that it sees, px.
+
+    Raises:
+        NotFound: it has none.
+        BadSignature, WasCollected, DigestMismatch: its row or file is not the one that was signed.
+    """
+    data = context.store.get(proven_key(context, model_id, "onnx"))
+    with context.registry.reading() as session:
+        return by_onnx(data), session.get_one(ModelVersion, model_id).size
 
 
 def _case_row(evaluation_id: int, case_id: str, found: metrics.CaseMetrics) -> EvaluationCase:

@@ -17,7 +17,7 @@ from femur_tasks.steps.context import Context
 
 
 def sign_stored(context: Context, model_id: int) -> None:
-    """Sign a model version whose stored bytes have the digest that its row promises.
+    """Sign a model version whose stored files have the digests that its row promises.
 
     Raises:
         DigestMismatch: they have not.
@@ -26,25 +26,18 @@ def sign_stored(context: Context, model_id: int) -> None:
     with context.registry.reading() as session:
         version = session.get_one(ModelVersion, model_id)
         refuse_collected(session, version)
-        key = version.artefact_key
-    context.store.get(key)
+        keys = [version.artefact_key, *([version.onnx_key] if version.onnx_key else [])]
+    for key in keys:
+        context.store.get(key)
     private = signing.private_key(context.settings.signing_key_file)
     with context.registry.writing() as session:
         sign_version(session, session.get_one(ModelVersion, model_id), private, context.now())
 
 
-def proven_key(context: Context, model_id: int) -> str:
-    """Where a model version's artefact lies, its row being the one that was signed.
-
-    Raises:
-        BadSignature: it is not.
-        WasCollected: its files are gone.
-    """
+def proven_key(context: Context, model_id: int, kind: str) -> str:
+    """Where a model version's file lies; kinds and what it raises are those of `stored_file`."""
     with context.registry.reading() as session:
-        version = session.get_one(ModelVersion, model_id)
-        check_signature(session, version)
-        refuse_collected(session, version)
-        return version.artefact_key
+        return _proven(session, session.get_one(ModelVersion, model_id), kind)
 
 
 def download(context: Context, name: str, kind: str, path: Path) -> str:
@@ -66,14 +59,17 @@ def stored_file(session: Session, name: str, kind: str) -> str:
         NotFound: there is no such version, or it has no such file, or not any more.
         BadSignature: the row is not the one that was signed.
     """
-    version = find_model_version(session, name)
+    return _proven(session, find_model_version(session, name), kind)
+
+
+def _proven(session: Session, version: ModelVersion, kind: str) -> str:
     check_signature(session, version)
     refuse_collected(session, version)
     card = session.get(ModelCard, version.id)
     keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
     key = keys.get(kind)
     if key is None:
-        raise NotFound(f"Expected a file of kind {kind} of {name}. Received: none.")
+        raise NotFound(f"Expected a file of kind {kind} of {version.label}. Received: none.")
     return key
 
 
@@ -106,7 +102,7 @@ def _signed_by(context: Context, key_id: str) -> tuple[list[int], list[str]]:
     sound, broken = [], []
     for model_id in ids:
         try:
-            context.store.get(proven_key(context, model_id))
+            context.store.get(proven_key(context, model_id, "weights"))
         except FemurError as err:
             broken.append(err.what)
         else:

@@ -142,6 +142,7 @@ def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters,
 
 def _probed(context: Context, run_id: str, key: str) -> tuple[str, Array]:
     """The stored artefact as ONNX, and what both say of the probes, rebuilt where nothing of its fit is left."""
+    from femur_tasks.serving.runtime import by_onnx
     from femur_tasks.training import artefact, exchange
     from femur_tasks.training.fit import probabilities
 
@@ -149,7 +150,7 @@ def _probed(context: Context, run_id: str, key: str) -> tuple[str, Array]:
     probes_bhw = Data(context, run_id).probes()
     found_bhw = probabilities(model, probes_bhw)
     onnx_key = context.store.put(exchange.to_onnx(model), "onnx")
-    exchange.check(exchange.onnx_probabilities(context.store.get(onnx_key), probes_bhw), found_bhw)
+    exchange.check(np.stack([*map(by_onnx(context.store.get(onnx_key)), probes_bhw)]), found_bhw)
     return onnx_key, found_bhw
 
 

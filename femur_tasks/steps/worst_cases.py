@@ -13,8 +13,8 @@ from femur_tasks.evaluation.overlays import overlay, png_bytes
 from femur_tasks.evaluation.strays import THRESHOLD, without_strays
 from femur_tasks.registry.tables import ComparisonManifest, VerdictPicture, VerdictRow
 from femur_tasks.steps.context import Context
+from femur_tasks.steps.evaluate import network
 from femur_tasks.steps.run import pinned_manifest
-from femur_tasks.steps.signatures import proven_key
 
 
 def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str]) -> Mapping[str, bytes]:
@@ -37,11 +37,11 @@ def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str])
         kept = session.scalars(select(VerdictPicture).where(VerdictPicture.verdict_id == verdict_id)).all()
     if kept:
         return {row.case_id: context.store.get(row.challenger_key) for row in kept}
-    challengers = context.apart(_overlays, proven_key(context, verdict.challenger_id), digest, case_ids)
+    challengers = _overlays(context, verdict.challenger_id, digest, case_ids)
     champions: Mapping[str, bytes] = {}
     if verdict.champion_id is not None:
         try:
-            champions = context.apart(_overlays, proven_key(context, verdict.champion_id), digest, case_ids)
+            champions = _overlays(context, verdict.champion_id, digest, case_ids)
         except Unreachable:
             raise
         except FemurError:
@@ -63,23 +63,15 @@ def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str])
     return challengers
 
 
-def _overlays(context: Context, artefact_key: str, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
+def _overlays(context: Context, model_id: int, digest: str, case_ids: Sequence[str]) -> Mapping[str, bytes]:
     """PNG by case id."""
-    import numpy as np
-
-    from femur_tasks.training import artefact
-    from femur_tasks.training.fit import probabilities
-
-    model, spec = artefact.unpack(context.store.get(artefact_key))
+    probability, size = network(context, model_id)
     overlays = {}
     for key in pinned_manifest(context, digest).shard_keys("test"):
         shard = unpack(context.store.get(key))
-        chosen = [index for index, case_id in enumerate(shard.case_ids) if case_id in case_ids]
-        if not chosen:
-            continue
-        images = np.stack([shrink_image(shard.images_bhw[index], spec.size) for index in chosen])
-        for index, probability in zip(chosen, probabilities(model, images), strict=True):
-            image = shard.images_bhw[index]
-            predicted = enlarge_probability(without_strays(probability), *image.shape) > THRESHOLD
-            overlays[shard.case_ids[index]] = png_bytes(overlay(image, predicted, shard.masks_bhw[index]))
+        for case_id, image, mask in zip(shard.case_ids, shard.images_bhw, shard.masks_bhw, strict=True):
+            if case_id in case_ids:
+                seen = without_strays(probability(shrink_image(image, size)))
+                predicted = enlarge_probability(seen, *image.shape) > THRESHOLD
+                overlays[case_id] = png_bytes(overlay(image, predicted, mask))
     return overlays

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import keras
@@ -46,17 +45,6 @@ def to_onnx(model: keras.Model) -> bytes:
     made.graph.name, made.graph.doc_string = model.name, "Grey values 0 to 255 in, femur probability out."
     onnx.checker.check_model(made)
     return bytes(made.SerializeToString())
-
-
-def onnx_probabilities(data: bytes, images_bhw: Array) -> Array:
-    """float32 femur probability of each pixel, (batch, size, size), by ONNX Runtime on the CPU."""
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    found: list[Array] = session.run(["probability"], {"image": images_bhw[..., None].astype(np.float32)})
-    return found[0][..., 0]
 
 
 def check(found_bhw: Array, expected_bhw: Array) -> None:

@@ -51,7 +51,7 @@ def tampered(context: Context, model_id: int, column: str, value: Any) -> None:
 
 def test_signed_version_is_proven(signed: tuple[Context, int]) -> None:
     context, model_id = signed
-    assert context.store.get(proven_key(context, model_id)) == b"weights"
+    assert context.store.get(proven_key(context, model_id, "weights")) == b"weights"
     sign_stored(context, model_id)
     with context.registry.reading() as session:
         (signature,) = session.scalars(select(Signature))
@@ -70,10 +70,10 @@ def test_row_that_is_not_the_signed_one_is_refused(signed: tuple[Context, int], 
     context, model_id = signed
     tampered(context, model_id, column, value)
     with pytest.raises(BadSignature, match="Received: another one of"):
-        proven_key(context, model_id)
+        proven_key(context, model_id, "weights")
     sign_stored_or_lost(context, model_id)
     with pytest.raises(BadSignature):
-        proven_key(context, model_id)
+        proven_key(context, model_id, "weights")
 
 
 def sign_stored_or_lost(context: Context, model_id: int) -> None:
@@ -94,14 +94,14 @@ def test_signature_by_another_key_is_refused(signed: tuple[Context, int], tmp_pa
         )  # fmt: skip
         session.add(row)
     with pytest.raises(BadSignature):
-        proven_key(context, model_id)
+        proven_key(context, model_id, "weights")
 
 
 def test_version_that_was_never_signed_is_refused(context: Context) -> None:
     with context.registry.writing() as session:
         model_id = rows.model_version(session, 1, rows.dataset_version(session).digest).id
     with pytest.raises(BadSignature, match=r"femur:1, artefacts/1. Received: none"):
-        proven_key(context, model_id)
+        proven_key(context, model_id, "weights")
 
 
 def test_damaged_bytes_are_not_signed_and_the_object_is_named(context: Context, registry: Registry) -> None:
@@ -123,14 +123,14 @@ def test_rotated_key_signs_what_is_new_and_the_old_one_still_counts(signed: tupl
     told = rotate(context, is_revoked=False)
     assert (told["before"], told["key"], told["signed"]) == (before, key_in_use(context), 0)
     assert told["key"] != before
-    proven_key(context, model_id)
+    proven_key(context, model_id, "weights")
     with context.registry.writing() as session:
         digest = session.get_one(ModelVersion, model_id).dataset_digest
         key = context.store.put(b"other weights", "artefacts")
         values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
         later = rows.model_version(session, 2, digest, **values).id
     sign_stored(context, later)
-    proven_key(context, later)
+    proven_key(context, later, "weights")
     with context.registry.reading() as session:
         keys = session.scalars(select(Signature.key_id).order_by(Signature.id)).all()
     assert keys == [before, told["key"]]
@@ -140,7 +140,7 @@ def test_revoked_keys_versions_are_proven_and_signed_again(signed: tuple[Context
     context, model_id = signed
     told = rotate(context, is_revoked=True)
     assert (told["signed"], told["broken"]) == (1, [])
-    proven_key(context, model_id)
+    proven_key(context, model_id, "weights")
     with context.registry.reading() as session:
         assert session.get_one(SigningKey, told["before"]).revoked_at is not None
 
@@ -154,7 +154,7 @@ def test_what_a_revoked_key_signed_and_is_damaged_since_is_proven_no_more(signed
     assert told["signed"] == 0
     assert key in told["broken"][0]
     with pytest.raises(BadSignature, match="revoked"):
-        proven_key(context, model_id)
+        proven_key(context, model_id, "weights")
 
 
 def test_signature_from_before_onnx_still_holds(context: Context, registry: Registry) -> None:
@@ -180,7 +180,7 @@ def test_signature_from_before_onnx_still_holds(context: Context, registry: Regi
             )
         )  # fmt: skip
         model_id = version.id
-    assert proven_key(context, model_id) == key
+    assert proven_key(context, model_id, "weights") == key
 
 
 def test_version_that_no_run_evaluated_is_proven_when_a_person_promotes_it(
@@ -192,7 +192,7 @@ def test_version_that_no_run_evaluated_is_proven_when_a_person_promotes_it(
         values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
         model_id = rows.model_version(session, 1, rows.dataset_version(session).digest, **values).id
     promote_by_hand(context, "femur", 1, "cli:ann", "the first", is_override=True)
-    assert proven_key(context, model_id) == key
+    assert proven_key(context, model_id, "weights") == key
 
 
 def test_nobody_whose_signature_does_not_hold_becomes_champion_again(signed: tuple[Context, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import nibabel as nib
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
@@ -78,6 +80,34 @@ def test_what_was_dropped_under_incoming_is_ingested_once(
     (row,) = rows(stack, "select * from incoming_object")
     (version,) = rows(stack, "select * from dataset_version where name = 'night'")
     assert (row["state"], row["digest"]) == ("ingested", version["digest"])
+
+
+def test_pictures_of_a_night_are_predicted_once(
+    stack: Stack, first_night: str, cases: Callable[[int], Path], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"\x89PNG\r\n\x1a\n")
+    store = open_store(stack.settings)
+    for picture in [*sorted(cases(25).glob("test/imgs/*"))[:2], damaged]:
+        store.put_named(picture, f"incoming-images/night/{picture.name}")
+    store.put_named(damaged, "incoming-images/nobody/damaged.png")  # there is no such champion
+    for models in (["success"], []):
+        run_id = stack.airflow.trigger("predict_incoming", {})
+        assert stack.wait("predict_incoming", run_id) == "success"
+        rates = [task for task in stack.airflow.tasks("predict_incoming", run_id) if task["task_id"] == "rates"]
+        assert [task["state"] for task in rates if task["map_index"] >= 0] == models
+    (night,) = rows(stack, "select * from prediction_run")
+    assert (night["model"], night["pictures"], night["refused"]) == ("night", 3, 1)
+    pictures = rows(stack, "select * from incoming_picture order by key")
+    states = {row["key"].removeprefix("incoming-images/"): row["state"] for row in pictures}
+    assert states.pop("nobody/damaged.png") == "waiting"
+    assert states.pop("night/damaged.png") == "refused"
+    assert set(states.values()) == {"predicted"}
+    assert len(states) == 2
+    for row in pictures:
+        if row["state"] == "predicted":
+            mask = nib.Nifti1Image.from_bytes(gzip.decompress(store.get(row["mask_key"])))
+            assert mask.shape[:2] == (64, 64)
 
 
 def test_a_run_without_news_ends_green_and_says_why(stack: Stack, first_night: str) -> None:

@@ -16,14 +16,14 @@ from femur_tasks.registry.tables import Champion, ComparisonManifest, Evaluation
 from femur_tasks.serving.champion import Served, serve
 from femur_tasks.serving.inputs import find_inputs
 from femur_tasks.serving.predict import predict
+from femur_tasks.serving.runtime import by_onnx
 from femur_tasks.signing import BadSignature
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.evaluate import evaluate
 from femur_tasks.steps.ingest import ingest
 from femur_tasks.steps.signatures import sign_stored
 from femur_tasks.storage import digest_in
-from femur_tasks.training import artefact, networks
-from femur_tasks.training.fit import probabilities
+from femur_tasks.training import artefact, exchange, networks
 from femur_tasks.training.hyperparameters import REFERENCE_UNET
 from tests import registry_rows as rows
 from tests.radiographs import Array, write_reference
@@ -37,9 +37,11 @@ def registered(context: Context, version: int, digest: str, seed: int, sha256: s
     """A model version of an untrained network: its noise is a prediction like any other."""
     model = networks.compiled("unet", SIZE, REFERENCE_UNET, seed)
     key = context.store.put(artefact.pack(model, artefact.Spec("unet", SIZE, REFERENCE_UNET.as_dict())), "artefacts")
+    onnx_key = context.store.put(exchange.to_onnx(model), "onnx")
     with context.registry.writing() as session:
         values = {"artefact_key": key, "artefact_sha256": sha256 or digest_in(key), "size": SIZE}
-        return rows.model_version(session, version, digest, **values).id
+        onnx = {"onnx_key": onnx_key, "onnx_sha256": digest_in(onnx_key)}
+        return rows.model_version(session, version, digest, **values, **onnx).id
 
 
 def ingested(context: Context, folder: Path, splits: dict[str, str], dataset: str = "femur") -> str:
@@ -50,16 +52,15 @@ def ingested(context: Context, folder: Path, splits: dict[str, str], dataset: st
 def expected_mask(context: Context, model_id: int, image: Path) -> Array:
     """The champion's mask of a file, by nibabel and Pillow alone but for what lies away from both femurs."""
     with context.registry.reading() as session:
-        key = session.get_one(ModelVersion, model_id).artefact_key
-    network, _ = artefact.unpack(context.store.get(key))
+        key = str(session.get_one(ModelVersion, model_id).onnx_key)
     picture = Image.fromarray(np.asarray(nib.load(image).dataobj).T)
     small = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
-    probability = Image.fromarray(without_strays(probabilities(network, small[None])[0]), mode="F")
+    probability = Image.fromarray(without_strays(by_onnx(context.store.get(key))(small)), mode="F")
     return np.asarray(probability.resize(picture.size, Image.Resampling.BILINEAR)) > 0.5
 
 
-def by_keras(context: Context, folder: Path) -> Served:
-    return serve(context.registry, context.store, "femur", "keras", folder / "cache")
+def served(context: Context, folder: Path) -> Served:
+    return serve(context.registry, context.store, "femur", "onnx", folder / "cache")
 
 
 def test_every_row_is_the_dice_of_its_own_case_at_full_size(context: Context, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_predict_writes_the_champions_mask_in_the_pictures_own_geometry(context:
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
     image = tmp_path / "data/test/imgs/E.nii.gz"
-    (found,) = predict(by_keras(context, tmp_path), find_inputs([image], tmp_path / "out"), tmp_path / "out")
+    (found,) = predict(served(context, tmp_path), find_inputs([image], tmp_path / "out"), tmp_path / "out")
     written = nib.load(str(found.mask))
     np.testing.assert_array_equal(np.asarray(written.dataobj).T > 0, expected_mask(context, model_id, image))
     np.testing.assert_array_equal(written.affine, nib.load(image).affine)
@@ -111,4 +112,4 @@ def test_champion_that_is_not_proven_does_not_predict(context: Context, tmp_path
     with context.registry.writing() as session:
         session.add(Champion(model="femur", model_version_id=model_id, since=context.now()))
     with pytest.raises(BadSignature):
-        by_keras(context, tmp_path)
+        served(context, tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from sqlalchemy import update
 
 from femur_tasks.dataset.likeness import MIN_CASES
@@ -150,3 +151,28 @@ def test_model_without_champion_is_not_found(context: Context) -> None:
 def test_bytes_that_are_no_onnx_model_are_told() -> None:
     with pytest.raises(FemurError, match="Expected an ONNX model"):
         by_onnx(b"no model")
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "branch"])
+def test_onnx_file_that_would_read_other_files_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime takes weights from a file that the model names: a trainer's model could carry a key away."""
+    (tmp_path / "secret").write_bytes(bytes(4))
+    monkeypatch.chdir(tmp_path)
+    tensor = TensorProto(name="w", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "secret"), ("offset", "0"), ("length", "4")):
+        tensor.external_data.add(key=key, value=value)
+    told = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [1])]
+    constant = helper.make_node("Constant", [], ["probability"], value=tensor)
+    branch = helper.make_graph([constant], "branch", [], told)
+    true = helper.make_tensor("true", TensorProto.BOOL, [], [True])
+    nodes, initializers = {
+        "initializer": ([helper.make_node("Identity", ["w"], ["probability"])], [tensor]),
+        "constant": ([constant], []),
+        "branch": ([helper.make_node("If", ["true"], ["probability"], then_branch=branch, else_branch=branch)], [true]),
+    }[place]
+    graph = helper.make_graph(nodes, "graph", [], told, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(FemurError, match="weights in other files"):
+        by_onnx(model.SerializeToString())

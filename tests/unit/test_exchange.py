@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from femur_tasks.errors import DigestMismatch
+from femur_tasks.serving.runtime import by_onnx
 from femur_tasks.training import exchange, networks
 from femur_tasks.training.fit import probabilities
 from femur_tasks.training.hyperparameters import REFERENCE_UNET, TUNED
@@ -32,7 +33,7 @@ def test_onnx_file_says_what_keras_says(name: str) -> None:
     trained.train_on_batch(batch, np.float32(batch > 128))  # weights of their own, biases too
     model = networks.in_float32(trained, architecture, SIZE, told)
     data = exchange.to_onnx(model)
-    found = exchange.onnx_probabilities(data, images_bhw)
+    found = np.stack([*map(by_onnx(data), images_bhw)])
     expected = probabilities(model, images_bhw)
     assert expected.std() > 1e-4
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -497,12 +497,6 @@ def promoted(context: Context) -> Context:
     return context
 
 
-def stored_key(context: Context, model_id: int) -> str:
-    """These rows were never signed."""
-    with context.registry.reading() as session:
-        return session.get_one(ModelVersion, model_id).artefact_key
-
-
 def test_challenger_that_is_not_proven_draws_no_picture(promoted: Context) -> None:
     assert "The pictures are left out: Expected a signature of femur:2" in page_of(promoted)
 
@@ -510,12 +504,13 @@ def test_challenger_that_is_not_proven_draws_no_picture(promoted: Context) -> No
 def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def drawn(context: Context, artefact_key: str, digest: str, case_ids: list[str]) -> dict[str, bytes]:
-        asked.append((artefact_key, digest, case_ids))
-        return {"SYN_0001": b"a picture" if artefact_key.endswith("2") else b"the champion's"}
+    def drawn(context: Context, model_id: int, digest: str, case_ids: list[str]) -> dict[str, bytes]:
+        with context.registry.reading() as session:
+            label = session.get_one(ModelVersion, model_id).label
+        asked.append((label, digest, case_ids))
+        return {"SYN_0001": b"a picture" if label == "femur:2" else b"the champion's"}
 
     monkeypatch.setattr("femur_tasks.steps.worst_cases._overlays", drawn)
-    monkeypatch.setattr("femur_tasks.steps.worst_cases.proven_key", stored_key)
     page = promoted.store.get(write_report(promoted, "night-1")).decode()
     text = text_of(page)
     assert "femur:2 replaces femur:1 as champion of femur" in text
@@ -525,7 +520,7 @@ def test_a_promoted_run_shows_verdict_champion_and_overlays(promoted: Context, m
     assert "Promoted by anna." in text
     assert "challenger better" in text
     worst = ["SYN_0001", "SYN_0000"]
-    assert asked == [(f"artefacts/{letter * 64}", DIGEST, worst) for letter in "21"]
+    assert asked == [(label, DIGEST, worst) for label in ("femur:2", "femur:1")]
     assert page.count("data:image/png;base64,YSBwaWN0dXJl") == 1
     with promoted.registry.reading() as session:
         (kept,) = session.scalars(select(VerdictPicture)).all()
@@ -543,7 +538,6 @@ def test_a_report_whose_pictures_fail_is_written_without_them(
         raise NotFound("Expected an object named artefacts/1. Received: nothing.")
 
     monkeypatch.setattr("femur_tasks.steps.worst_cases._overlays", gone)
-    monkeypatch.setattr("femur_tasks.steps.worst_cases.proven_key", stored_key)
     text = page_of(promoted)
     assert "The pictures are left out: Expected an object named artefacts/1. Received: nothing." in text
     assert "SYN_0001: Dice 0.8700, HD95 2.50 % SYN_0000: Dice 0.9300" in text
