@@ -70,6 +70,11 @@ class Settings(_Home):
         None, description="File of the key that signs model versions. Empty: generated in FEMUR_HOME."
     )
     airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
+    airflow_login: SecretStr = Field(
+        SecretStr(""),
+        description="URL with user and password, of Airflow as its workers reach it, of who writes notes beside runs. "
+        "Empty: the embedded stack's admin.",
+    )
     users: dict[str, Literal["viewer", "user", "op", "admin"]] = Field(
         {},
         description='Airflow logins beside admin with their roles, such as {"anna": "op", "bert": "viewer"}; viewers '

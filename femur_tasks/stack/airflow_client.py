@@ -123,12 +123,16 @@ def _translated() -> Iterator[None]:
 
 
 def connect(settings: Settings) -> AirflowClient:
-    """A session with the embedded stack's Airflow as its admin.
+    """A session with Airflow: as whom FEMUR_AIRFLOW_LOGIN names, else with the embedded stack's as its admin.
 
     Raises:
         Unreachable: the stack was never started, or does not answer.
         NotFound: Airflow's password is gone.
+        FemurError: it refuses the log-in.
     """
+    if login := settings.airflow_login.get_secret_value():
+        url = httpx.URL(login)
+        return AirflowClient(str(url.copy_with(username=None, password=None)), url.username, url.password)
     if not settings.airflow_url:
         raise Unreachable("Expected a running embedded stack. Received: none.", "Start it with `femur up`.")
     return AirflowClient(settings.airflow_url, ADMIN, airflow_password(settings.home))

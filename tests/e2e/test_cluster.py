@@ -26,7 +26,7 @@ from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.phantom import write_dataset
 from femur_tasks.registry.database import Registry
 from femur_tasks.settings import CHECKOUT, Settings
-from femur_tasks.stack.airflow_client import ENDED, AirflowClient
+from femur_tasks.stack.airflow_client import ENDED, AirflowClient, connect
 from femur_tasks.storage import open_store
 from tests.cluster import WHEELS, Cluster
 from tests.e2e.conftest import LENIENT
@@ -145,6 +145,20 @@ def test_logs_of_every_worker_are_read_from_the_store(night: str, airflow: Airfl
         assert told[task_id], task_id
         assert not any("Could not read" in line for line in told[task_id]), told[task_id]
     assert not [*cluster.root.glob("worker-*/tmpfs/var/lib/airflow/logs/**/attempt=*.log")], "some were left behind"
+
+
+def test_note_beside_the_run_comes_from_one_who_may_do_little_else(
+    night: str, airflow: AirflowClient, cluster: Cluster
+) -> None:
+    assert airflow.run("retrain", night)["note"].startswith("promoted: every rule of the policy holds. [Report](")
+    judge = Settings(home=cluster.root, _env_file=cluster.root / "volumes/judge/stack.env")
+    notes = connect(judge)
+    assert notes.run("retrain", night)["dag_run_id"] == night
+    for path in ("/variables", "/connections", "/pools", "/eventLogs", f"/dags/retrain/dagRuns/{night}/taskInstances"):
+        with pytest.raises(FemurError, match="403"):
+            notes.ask("GET", path)
+    with pytest.raises(FemurError, match="403"):
+        notes.trigger("retrain", {})
 
 
 def test_each_of_two_datasets_that_came_in_one_night_is_retrained(
@@ -335,3 +349,4 @@ def test_secrets_that_were_made_anew_are_those_that_count(
     }
     run_id = str(until(cluster, lambda: airflow.trigger("retrain", once_more), bool))
     assert ended(cluster, airflow, "retrain", run_id, 600) == "success"
+    assert "[Report](" in airflow.run("retrain", run_id)["note"], "the judge's log-in for notes is a new one too"

@@ -122,6 +122,7 @@ def test_worker_logs_in_as_its_role_alone(worker: str, composed: Composed) -> No
     owner = "femur_owner" if worker == "worker-cpu" else f"femur_{WORKERS[worker]}_login"
     assert f"//{owner}:" in logins
     assert f"FEMUR_S3_ACCESS_KEY={WORKERS[worker]}-" in logins
+    assert ("FEMUR_AIRFLOW_LOGIN=http://notes:" in logins) is (worker != "worker-gpu")
 
 
 def test_trainers_have_no_way_out(file: dict[str, Any]) -> None:
