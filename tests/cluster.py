@@ -38,6 +38,7 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     environment: dict[str, str]
+    code: Path
 
 
 class Cluster:
@@ -107,7 +108,7 @@ class Cluster:
                 argv, env=environment, cwd=code, user=user, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
-        self.running[name, number] = Running(service, process, log, environment)
+        self.running[name, number] = Running(service, process, log, environment, code)
         return self.running[name, number]
 
     def _init_database(self, service: Service, environment: Mapping[str, str]) -> str | None:
@@ -145,7 +146,7 @@ class Cluster:
         if not one.service.check:
             return True
         done = subprocess.run(  # noqa: S603 - the file's own command
-            one.service.check, env=one.environment, cwd=one.environment["PYTHONPATH"], capture_output=True, check=False
+            one.service.check, env=one.environment, cwd=one.code, capture_output=True, check=False
         )
         return done.returncode == 0
 

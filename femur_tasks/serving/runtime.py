@@ -35,7 +35,7 @@ def by_onnx(data: bytes) -> Probability:
             raise ValueError("weights in other files")
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as err:
-        raise FemurError(f"Expected an ONNX model. Received: {err!r:.200}", "Use --runtime keras.") from err
+        raise FemurError(f"Expected an ONNX model. Received: {err!r:.200}", "`femur predict --runtime keras` uses the weights.") from err
 
     def probability(image_hw: Array) -> Array:
         found = session.run(["probability"], {"image": image_hw[None, :, :, None].astype(np.float32)})
