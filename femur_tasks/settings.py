@@ -70,10 +70,10 @@ class Settings(_Home):
         None, description="File of the key that signs model versions. Empty: generated in FEMUR_HOME."
     )
     airflow_url: str = Field("", description="Where Airflow's UI and REST API answer.")
-    airflow_login: SecretStr = Field(
-        SecretStr(""),
-        description="URL with user and password, of Airflow as its workers reach it, of who writes notes beside runs. "
-        "Empty: the embedded stack's admin.",
+    airflow_login_file: Path | None = Field(
+        None,
+        description="File with the address at which workers reach Airflow, and in it user and password of who writes "
+        "notes beside runs: http://USER:PASSWORD@HOST:PORT. Empty: the embedded stack's admin.",
     )
     users: dict[str, Literal["viewer", "user", "op", "admin"]] = Field(
         {},

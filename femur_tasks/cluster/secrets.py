@@ -61,8 +61,7 @@ def _broker() -> list[str]:
 
 
 def _services() -> list[str]:
-    """What each role logs in with to registry and store, what the store knows of them, and the password of notes."""
-    notes, closes = _password(), ("owner", "promoter")
+    """What each role logs in with to registry and store, and what the store knows of them."""
     identities, environments, logins = [], [], {}
     for role in (*ROLES, "logs"):
         logins[role] = {"accessKey": f"{role}-{secrets.token_hex(8)}", "secretKey": secrets.token_urlsafe(32)}
@@ -72,7 +71,6 @@ def _services() -> list[str]:
             f"FEMUR_REGISTRY_URL=postgresql+psycopg2://{name}:{_password()}@postgres:5432/registry\n"
             f"FEMUR_S3_ACCESS_KEY={logins[role]['accessKey']}\n"
             f"FEMUR_S3_SECRET_KEY={logins[role]['secretKey']}\n"
-            + (f"FEMUR_AIRFLOW_LOGIN=http://notes:{notes}@api-server:8080\n" if role in closes else "")
         )
         rights = {"actions": ["Admin"]} if role == "owner" else {"policyNames": [role]}
         identities.append({"name": role, "credentials": [logins[role]], **rights})
@@ -85,7 +83,13 @@ def _services() -> list[str]:
     store = json.dumps({"identities": identities, "policies": policies}, indent=2)
     keys = logins["logs"]
     profile = f"[default]\naws_access_key_id = {keys['accessKey']}\naws_secret_access_key = {keys['secretKey']}\n"
-    return [store, profile, notes, *environments]
+    return [store, profile, *environments]
+
+
+def _notes() -> list[str]:
+    """The password of who writes notes beside runs, and where workers log in with it."""
+    password = _password()
+    return [password, f"http://notes:{password}@api-server:8080"]
 
 
 _GROUPS: dict[tuple[str, ...], Callable[[], list[str]]] = {
@@ -98,5 +102,6 @@ _GROUPS: dict[tuple[str, ...], Callable[[], list[str]]] = {
     ("patient_key",): _one(lambda: secrets.token_hex(32)),
     ("admin_password",): _one(lambda: secrets.token_urlsafe(16)),
     ("redis_acl", "broker_url"): _broker,
-    ("store.json", "logs.ini", "notes_password", *(f"{role}.env" for role in ROLES)): _services,
+    ("notes_password", "airflow_login"): _notes,
+    ("store.json", "logs.ini", *(f"{role}.env" for role in ROLES)): _services,
 }

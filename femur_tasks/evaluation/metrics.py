@@ -17,10 +17,10 @@ from scipy import ndimage, spatial
 from femur_tasks.errors import FemurError
 from femur_tasks.evaluation.sides import Mask, binary_mask, box_of, split_picture, territories
 
-IMPLEMENTATION: Final = "femur-metrics/2 scipy"
+IMPLEMENTATION: Final = "femur-metrics/3 scipy"
 """Name and version of the definitions below, stored with each evaluation: public HD95 tools disagree
 (arXiv 2410.02630). Raise the number whenever a change can alter any value, also one of what is
-measured: since 2 it is the mask without strays."""
+measured: since 2 it is the mask without strays, since 3 that of the ONNX file."""
 
 BOTH_EMPTY: Final = "both_empty"
 TRUTH_EMPTY: Final = "truth_empty"

@@ -20,7 +20,8 @@ def by_onnx(data: bytes) -> Probability:
 
     Raises:
         FemurError: the bytes are no ONNX model of ours, or would have it read weights from other files: the runtime
-            takes whatever a path below or beside the working directory names, a key too.
+            takes whatever a path from the working directory names, a key too. The function raises it where the model
+            fails.
     """
     import onnx
     import onnxruntime  # type: ignore[import-untyped]
@@ -29,17 +30,24 @@ def by_onnx(data: bytes) -> Probability:
     options.intra_op_num_threads = cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked at, and no other format
     try:
         tensors = _tensors(onnx.load_model_from_string(data))
         if any(map(onnx.external_data_helper.uses_external_data, tensors)):
             raise ValueError("weights in other files")
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as err:
-        raise FemurError(f"Expected an ONNX model. Received: {err!r:.200}", "`femur predict --runtime keras` uses the weights.") from err
+        raise FemurError(
+            f"Expected an ONNX model. Received: {err!r:.200}", "`femur predict --runtime keras` uses the weights."
+        ) from err
 
     def probability(image_hw: Array) -> Array:
-        found = session.run(["probability"], {"image": image_hw[None, :, :, None].astype(np.float32)})
-        return np.asarray(found[0][0, ..., 0], np.float32)
+        try:
+            found = session.run(["probability"], {"image": image_hw[None, :, :, None].astype(np.float32)})
+            return np.asarray(found[0], np.float32).reshape(image_hw.shape)
+        except Exception as err:
+            told = f"{image_hw.shape[0]} x {image_hw.shape[1]} probabilities of the ONNX model"
+            raise FemurError(f"Expected {told}. Received: {err!r:.200}") from err
 
     return probability
 

@@ -119,19 +119,26 @@ def _translated() -> Iterator[None]:
             f"Received: {err.response.status_code} {err.response.text[:300]}."
         ) from err
     except httpx.HTTPError as err:
-        raise Unreachable(f"Expected Airflow to answer. Received: {err}.", "Start it with `femur up`.") from err
+        todo = "Start it: the embedded one with `femur up`."
+        raise Unreachable(f"Expected Airflow to answer. Received: {err}.", todo) from err
 
 
 def connect(settings: Settings) -> AirflowClient:
-    """A session with Airflow: as whom FEMUR_AIRFLOW_LOGIN names, else with the embedded stack's as its admin.
+    """A session with Airflow: as whom FEMUR_AIRFLOW_LOGIN_FILE names, else with the embedded stack's as its admin.
 
     Raises:
         Unreachable: the stack was never started, or does not answer.
         NotFound: Airflow's password is gone.
-        FemurError: it refuses the log-in.
+        FemurError: the file holds no address, or Airflow refuses the log-in.
     """
-    if login := settings.airflow_login.get_secret_value():
-        url = httpx.URL(login)
+    if file := settings.airflow_login_file:
+        try:
+            url = httpx.URL(file.read_text().strip())
+        except (OSError, ValueError, httpx.InvalidURL) as err:  # whose text may hold the password
+            raise FemurError(
+                f"Expected http://USER:PASSWORD@HOST:PORT in {file}. Received: {type(err).__name__}.",
+                "Let `femur cluster secrets` make it anew.",
+            ) from None
         return AirflowClient(str(url.copy_with(username=None, password=None)), url.username, url.password)
     if not settings.airflow_url:
         raise Unreachable("Expected a running embedded stack. Received: none.", "Start it with `femur up`.")

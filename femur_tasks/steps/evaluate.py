@@ -234,12 +234,13 @@ def network(context: Context, model_id: int) -> tuple[Probability, int]:
     """A proven model version's ONNX file, loaded, and the edge of the square pictures that it sees, px.
 
     Raises:
-        NotFound: it has none.
+        NotFound: it has none, being from before there were any: `femur promote --override` puts another in its place.
         BadSignature, WasCollected, DigestMismatch: its row or file is not the one that was signed.
+        FemurError: the file is no model of ours.
     """
-    data = context.store.get(proven_key(context, model_id, "onnx"))
     with context.registry.reading() as session:
-        return by_onnx(data), session.get_one(ModelVersion, model_id).size
+        size = session.get_one(ModelVersion, model_id).size
+    return by_onnx(context.store.get(proven_key(context, model_id, "onnx"))), size
 
 
 def _case_row(evaluation_id: int, case_id: str, found: metrics.CaseMetrics) -> EvaluationCase:

@@ -15,6 +15,8 @@ from femur_tasks.registry.signatures import check_signature, refuse_collected, s
 from femur_tasks.registry.tables import ModelCard, ModelVersion, Signature, SigningKey
 from femur_tasks.steps.context import Context
 
+_HINTS = {"onnx": "It is from before there were any: `femur promote VERSION --override` puts another in its place."}
+
 
 def sign_stored(context: Context, model_id: int) -> None:
     """Sign a model version whose stored files have the digests that its row promises.
@@ -26,12 +28,16 @@ def sign_stored(context: Context, model_id: int) -> None:
     with context.registry.reading() as session:
         version = session.get_one(ModelVersion, model_id)
         refuse_collected(session, version)
-        keys = [version.artefact_key, *([version.onnx_key] if version.onnx_key else [])]
-    for key in keys:
-        context.store.get(key)
+    _read(context, version)
     private = signing.private_key(context.settings.signing_key_file)
     with context.registry.writing() as session:
         sign_version(session, session.get_one(ModelVersion, model_id), private, context.now())
+
+
+def _read(context: Context, version: ModelVersion) -> None:
+    """Every file that the version's signature covers, by its digest."""
+    for key in filter(None, (version.artefact_key, version.onnx_key)):
+        context.store.get(key)
 
 
 def proven_key(context: Context, model_id: int, kind: str) -> str:
@@ -69,7 +75,7 @@ def _proven(session: Session, version: ModelVersion, kind: str) -> str:
     keys = {"onnx": version.onnx_key, "weights": version.artefact_key, "card": card.html_key if card else None}
     key = keys.get(kind)
     if key is None:
-        raise NotFound(f"Expected a file of kind {kind} of {version.label}. Received: none.")
+        raise NotFound(f"Expected a file of kind {kind} of {version.label}. Received: none.", _HINTS.get(kind, ""))
     return key
 
 
@@ -102,7 +108,11 @@ def _signed_by(context: Context, key_id: str) -> tuple[list[int], list[str]]:
     sound, broken = [], []
     for model_id in ids:
         try:
-            context.store.get(proven_key(context, model_id, "weights"))
+            with context.registry.reading() as session:
+                version = session.get_one(ModelVersion, model_id)
+                check_signature(session, version)
+                refuse_collected(session, version)
+            _read(context, version)
         except FemurError as err:
             broken.append(err.what)
         else:

@@ -27,8 +27,7 @@ def verdict_pictures(context: Context, verdict_id: int, case_ids: Sequence[str])
         case_ids: the worst ones, worst first.
 
     Raises:
-        BadSignature: the challenger's row is not the one that was signed.
-        WasCollected: its files are gone.
+        NotFound, BadSignature, WasCollected, DigestMismatch, FemurError: the challenger can't be loaded (`network`).
         Unreachable: the store or the registry does not answer.
     """
     with context.registry.reading() as session:

@@ -26,9 +26,10 @@ from tests import registry_rows as rows
 def signed(context: Context, registry: Registry) -> tuple[Context, int]:
     """A context on each database, and a model version that was signed."""
     context = replace(context, registry=registry)
-    key = context.store.put(b"weights", "artefacts")
+    key, onnx_key = context.store.put(b"weights", "artefacts"), context.store.put(b"model", "onnx")
     with registry.writing() as session:
         values = {"artefact_key": key, "artefact_sha256": digest_in(key), "artefact_bytes": 7}
+        values |= {"onnx_key": onnx_key, "onnx_sha256": digest_in(onnx_key)}
         model_id = rows.model_version(session, 1, rows.dataset_version(session).digest, **values).id
     sign_stored(context, model_id)
     return context, model_id
@@ -104,14 +105,16 @@ def test_version_that_was_never_signed_is_refused(context: Context) -> None:
         proven_key(context, model_id, "weights")
 
 
-def test_damaged_bytes_are_not_signed_and_the_object_is_named(context: Context, registry: Registry) -> None:
+@pytest.mark.parametrize("kind", ["weights", "onnx"])
+def test_damaged_bytes_are_not_signed_and_the_object_is_named(context: Context, registry: Registry, kind: str) -> None:
     context = replace(context, registry=registry)
-    key = context.store.put(b"weights", "artefacts")
+    keys = {"weights": context.store.put(b"weights", "artefacts"), "onnx": context.store.put(b"model", "onnx")}
     with registry.writing() as session:
-        values = {"artefact_key": key, "artefact_sha256": digest_in(key)}
+        values = {"artefact_key": keys["weights"], "artefact_sha256": digest_in(keys["weights"])}
+        values |= {"onnx_key": keys["onnx"], "onnx_sha256": digest_in(keys["onnx"])}
         model_id = rows.model_version(session, 1, rows.dataset_version(session).digest, **values).id
-    context.store.put_named(b"wEights", key)
-    with pytest.raises(DigestMismatch, match=key):
+    context.store.put_named(b"other bytes", keys[kind])
+    with pytest.raises(DigestMismatch, match=keys[kind]):
         sign_stored(context, model_id)
     with registry.reading() as session:
         assert session.scalars(select(Signature)).all() == []
@@ -145,11 +148,13 @@ def test_revoked_keys_versions_are_proven_and_signed_again(signed: tuple[Context
         assert session.get_one(SigningKey, told["before"]).revoked_at is not None
 
 
-def test_what_a_revoked_key_signed_and_is_damaged_since_is_proven_no_more(signed: tuple[Context, int]) -> None:
+@pytest.mark.parametrize("kind", ["weights", "onnx"])
+def test_what_a_revoked_key_signed_and_is_damaged_since_is_proven_no_more(
+    signed: tuple[Context, int], kind: str
+) -> None:
     context, model_id = signed
-    with context.registry.reading() as session:
-        key = session.get_one(ModelVersion, model_id).artefact_key
-    context.store.put_named(b"wEights", key)
+    key = proven_key(context, model_id, kind)
+    context.store.put_named(b"other bytes", key)
     told = rotate(context, is_revoked=True)
     assert told["signed"] == 0
     assert key in told["broken"][0]

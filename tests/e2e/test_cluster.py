@@ -147,12 +147,12 @@ def test_logs_of_every_worker_are_read_from_the_store(night: str, airflow: Airfl
     assert not [*cluster.root.glob("worker-*/tmpfs/var/lib/airflow/logs/**/attempt=*.log")], "some were left behind"
 
 
-def test_note_beside_the_run_comes_from_one_who_may_do_little_else(
+def test_note_beside_the_run_comes_from_one_who_starts_nothing_and_reads_no_secret(
     night: str, airflow: AirflowClient, cluster: Cluster
 ) -> None:
     assert airflow.run("retrain", night)["note"].startswith("promoted: every rule of the policy holds. [Report](")
-    judge = Settings(home=cluster.root, _env_file=cluster.root / "volumes/judge/stack.env")
-    notes = connect(judge)
+    login = Path(cluster.running["worker-judge", 1].environment["FEMUR_AIRFLOW_LOGIN_FILE"])
+    notes = connect(Settings(home=cluster.root, airflow_login_file=login))
     assert notes.run("retrain", night)["dag_run_id"] == night
     for path in ("/variables", "/connections", "/pools", "/eventLogs", f"/dags/retrain/dagRuns/{night}/taskInstances"):
         with pytest.raises(FemurError, match="403"):

@@ -451,4 +451,4 @@ def test_case_at_the_reference_size_is_exact() -> None:
 
 
 def test_implementation_has_a_name_and_a_version() -> None:
-    assert metrics.IMPLEMENTATION == "femur-metrics/2 scipy"
+    assert metrics.IMPLEMENTATION == "femur-metrics/3 scipy"
