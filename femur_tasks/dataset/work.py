@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from femur_tasks.dataset.conversion import Job
-from femur_tasks.dataset.layouts.layout import CaseFiles
+from femur_tasks.dataset.layouts.layout import CaseFiles, Layout
 from femur_tasks.dataset.problems import Problem
 
 _FORGOTTEN = timedelta(days=2)
@@ -57,7 +57,13 @@ class Plan:
 
 
 class Work:
-    """One work folder, readable by its owner alone: it holds patients' data until the ingest ends."""
+    """One work folder, readable by its owner alone: it holds patients' data until the ingest ends.
+
+    Attributes:
+        layout: of the source, where this process has read it; outlines of a million points are read once so.
+    """
+
+    layout: Layout | None = None
 
     def __init__(self, root: Path, ingest_id: str) -> None:
         self.ingest_id = ingest_id

@@ -107,6 +107,7 @@ def make_plan(
         store = lambda: (context.store, context.settings.s3_bucket)  # noqa: E731
         folder = fetched(parameters.path, parameters.sha256, work, store, on_bytes)
         layout = find_cases(folder, _namer(context, folder, order.patient_pattern), parameters.layout)
+        work.layout = layout
         femur = _femur(layout, parameters.femur_class, order.femur_class)
     except Faulty as err:
         problems.append(err.of(name))
@@ -242,7 +243,8 @@ def convert_cases(
     if not wanted:
         return 0
     folder = Path(plan.folder)
-    layout = find_cases(folder, _namer(context, folder, plan.patient_pattern), plan.layout)
+    layout = work.layout or find_cases(folder, _namer(context, folder, plan.patient_pattern), plan.layout)
+    work.layout = None  # it may be large
     jobs = work.jobs(plan, (case for case in layout.cases if case.case_id in wanted))
     reading = Reading(plan.size, frozenset(plan.femur), patient_key(context.settings), plan.assumed)
     done = 0

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from femur_tasks.dataset import shards
+from femur_tasks.dataset.layouts import find_cases
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.parameters import IngestParameters
@@ -149,6 +150,21 @@ def test_progress_counts_every_case(context: Context, tmp_path: Path) -> None:
         Progress(on_cases=lambda done, total: seen.append((done, total))),
     )
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_source_is_read_once_where_one_process_ingests_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Annotations of a million points take seconds to read."""
+    read = []
+
+    def counted(*asked: Any) -> Any:
+        read.append(asked)
+        return find_cases(*asked)
+
+    monkeypatch.setattr("femur_tasks.steps.ingest.find_cases", counted)
+    assert run(context, write_reference(tmp_path)).state == "ingested"
+    assert len(read) == 1
 
 
 def test_real_cases_keep_their_splits(context: Context, shared_data: Path) -> None:
