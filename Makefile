@@ -50,7 +50,7 @@ faults: $(VENV)/.dev  ## a quarter of an hour: every step killed at every point 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
 
-bench: $(VENV)/.dev  ## run every benchmark; each prints a table and a ratio
+bench: $(VENV)/.dev  ## run every benchmark; each prints a table and its figure
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 fuzz: $(VENV)/.dev  ## throw damaged files at every reader, FUZZ_S (60) seconds each

@@ -75,8 +75,8 @@ def actor(dag_run: Any) -> str:
 
 def note(dag_id: str, run_id: str, what: str) -> None:
     """Say beside the run in Airflow what came of it and where its report is; where there is a log-in for that."""
-    from femur_tasks.stack.airflow_client import connect
+    from femur_tasks.stack.airflow_client import note_writer
 
     with suppress(FemurError):
         report = f"{settings().airflow_url}/femur/report?run={quote(run_id, safe='')}"
-        connect(settings()).note(dag_id, run_id, f"{what}. [Report]({report})")
+        note_writer(settings()).note(dag_id, run_id, f"{what}. [Report]({report})")

@@ -124,22 +124,32 @@ def _translated() -> Iterator[None]:
 
 
 def connect(settings: Settings) -> AirflowClient:
-    """A session with Airflow: as whom FEMUR_AIRFLOW_LOGIN_FILE names, else with the embedded stack's as its admin.
+    """A session with the embedded stack's Airflow as its admin.
 
     Raises:
         Unreachable: the stack was never started, or does not answer.
         NotFound: Airflow's password is gone.
-        FemurError: the file holds no address, or Airflow refuses the log-in.
     """
-    if file := settings.airflow_login_file:
-        try:
-            url = httpx.URL(file.read_text().strip())
-        except (OSError, ValueError, httpx.InvalidURL) as err:  # whose text may hold the password
-            raise FemurError(
-                f"Expected http://USER:PASSWORD@HOST:PORT in {file}. Received: {type(err).__name__}.",
-                "Let `femur cluster secrets` make it anew.",
-            ) from None
-        return AirflowClient(str(url.copy_with(username=None, password=None)), url.username, url.password)
     if not settings.airflow_url:
         raise Unreachable("Expected a running embedded stack. Received: none.", "Start it with `femur up`.")
     return AirflowClient(settings.airflow_url, ADMIN, airflow_password(settings.home))
+
+
+def note_writer(settings: Settings) -> AirflowClient:
+    """A session for notes beside runs: as whom FEMUR_AIRFLOW_LOGIN_FILE names, else that of `connect`.
+
+    Raises:
+        Unreachable, NotFound: as `connect`.
+        FemurError: the file holds no address, or Airflow refuses the log-in.
+    """
+    file = settings.airflow_login_file
+    if file is None:
+        return connect(settings)
+    try:
+        url = httpx.URL(file.read_text().strip())
+    except (OSError, ValueError, httpx.InvalidURL) as err:  # whose text may hold the password
+        raise FemurError(
+            f"Expected http://USER:PASSWORD@HOST:PORT in {file}. Received: {type(err).__name__}.",
+            "Let `femur cluster secrets` make it anew.",
+        ) from None
+    return AirflowClient(str(url.copy_with(username=None, password=None)), url.username, url.password)

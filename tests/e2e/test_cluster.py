@@ -26,7 +26,7 @@ from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.phantom import write_dataset
 from femur_tasks.registry.database import Registry
 from femur_tasks.settings import CHECKOUT, Settings
-from femur_tasks.stack.airflow_client import ENDED, AirflowClient, connect
+from femur_tasks.stack.airflow_client import ENDED, AirflowClient, note_writer
 from femur_tasks.storage import open_store
 from tests.cluster import WHEELS, Cluster
 from tests.e2e.conftest import LENIENT
@@ -152,7 +152,7 @@ def test_note_beside_the_run_comes_from_one_who_starts_nothing_and_reads_no_secr
 ) -> None:
     assert airflow.run("retrain", night)["note"].startswith("promoted: every rule of the policy holds. [Report](")
     login = Path(cluster.running["worker-judge", 1].environment["FEMUR_AIRFLOW_LOGIN_FILE"])
-    notes = connect(Settings(home=cluster.root, airflow_login_file=login))
+    notes = note_writer(Settings(home=cluster.root, airflow_login_file=login))
     assert notes.run("retrain", night)["dag_run_id"] == night
     for path in ("/variables", "/connections", "/pools", "/eventLogs", f"/dags/retrain/dagRuns/{night}/taskInstances"):
         with pytest.raises(FemurError, match="403"):
