@@ -121,6 +121,9 @@ def airflow_env(settings: Settings, port: int, secrets: Secrets) -> dict[str, st
             "ORPHANED_TASKS_CHECK_INTERVAL": 15,
             "ENABLE_HEALTH_CHECK": False,
         },
+        # a task whose end its supervisor misses by a hair counts as running until the next one; with Airflow's own
+        # 5 s, and 3 failures, an api-server may be away as long
+        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": 2, "MAX_FAILED_HEARTBEATS": 8},
         "DAG_PROCESSOR": {"REFRESH_INTERVAL": 10, "MIN_FILE_PROCESS_INTERVAL": 30},
         "LOGGING": {
             "BASE_LOG_FOLDER": home / "logs" / "airflow",

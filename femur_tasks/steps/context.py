@@ -25,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 _TRAINS = (
+    "femur_tasks.training.left_out",
     "femur_tasks.training.artefact",
     "femur_tasks.training.fit",
     "femur_tasks.training.pipeline",

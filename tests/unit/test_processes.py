@@ -42,6 +42,10 @@ def told_and_asleep(file: str) -> None:
     time.sleep(600)
 
 
+def loaded(*names: str) -> list[str]:
+    return [name for name in names if sys.modules.get(name)]
+
+
 def asleep_apart(file: str) -> None:
     apart(PRELOAD, told_and_asleep, file)
 
@@ -96,6 +100,17 @@ def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: P
     finally:
         waits.kill()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def test_what_trains_loads_nothing_that_only_drawing_and_converting_need() -> None:
+    script = """
+from femur_tasks.processes import apart
+from femur_tasks.steps.context import _TRAINS
+from tests.unit.test_processes import loaded
+print(*apart(_TRAINS, loaded, "tensorflow", "keras_tuner", "matplotlib.pyplot", "jax"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True, text=True)  # noqa: S603
+    assert done.stdout.split() == ["tensorflow", "keras_tuner"]
 
 
 def test_children_that_are_still_starting_when_the_work_is_done_end_in_silence() -> None:
