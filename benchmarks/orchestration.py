@@ -32,11 +32,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import psutil
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -155,25 +155,14 @@ def clustered(
 
 
 @contextmanager
-def in_the_cluster(root: Path, workers: int) -> Iterator[Place]:
-    """The cluster with a graphics machine for each search worker."""
-    with clustered(root, workers, workers, {"FEMUR_GPU_SLOTS": str(workers)}) as (place, _):
-        yield place
-
-
-@contextmanager
-def in_the_cluster_apart(root: Path, workers: int) -> Iterator[Place]:
-    """The same, and what trains has the first processor to itself."""
+def in_the_cluster(root: Path, workers: int, apart: bool = False) -> Iterator[Place]:
+    """The cluster with a graphics machine for each search worker; apart, these have the first processor alone."""
     with clustered(root, workers, workers, {"FEMUR_GPU_SLOTS": str(workers)}) as (place, cluster):
-        machines = {one.process.pid for (name, _), one in cluster.running.items() if name == "worker-gpu"}
-        threads = (
-            thread.id
-            for process in psutil.process_iter()
-            if os.getsid(process.pid) in machines
-            for thread in process.threads()
-        )
-        for thread in threads:
-            os.sched_setaffinity(thread, PROCESSORS[:1])
+        machines = [one for one in cluster.running if apart and one[0] == "worker-gpu"]
+        for thread in (
+            thread for one in machines for process in cluster.processes(*one) for thread in process.threads()
+        ):
+            os.sched_setaffinity(thread.id, PROCESSORS[:1])
         yield place
 
 
@@ -268,7 +257,7 @@ def main() -> None:
         asked.error("--apart is for --cluster, on two processors or more")
     place = in_the_cluster if options.cluster else embedded
     if options.apart:
-        place = in_the_cluster_apart
+        place = partial(in_the_cluster, apart=True)
         os.sched_setaffinity(0, PROCESSORS[1:])
     root = Path(tempfile.mkdtemp(prefix="femur-orchestration-"))
     root.chmod(0o755)  # PostgreSQL runs as another user where this is root's

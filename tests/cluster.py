@@ -162,14 +162,19 @@ class Cluster:
             self.start(name, number)
         return [name for name, _ in ended]
 
+    def processes(self, name: str, number: int = 1) -> list[psutil.Process]:
+        """What runs in a replica's container."""
+        first = self.running[name, number].process.pid
+        return [one for one in psutil.process_iter() if _session(one.pid) == first]
+
     def kill(self, name: str, number: int = 1, ending: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a replica, and kill what it leaves: with a container's first process every other ends."""
         process = self.running[name, number].process
-        family = [one for one in psutil.process_iter() if _session(one.pid) == process.pid and one.pid != process.pid]
+        family = [one for one in self.processes(name, number) if one.pid != process.pid]
         process.send_signal(ending)
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)  # the file's `stop_grace_period`
-        for one in (*family, *(found for found in psutil.process_iter() if _session(found.pid) == process.pid)):
+        for one in (*family, *self.processes(name, number)):
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait()

@@ -294,7 +294,7 @@ def test_upgrade_with_a_migration_goes_on_with_the_retrain_that_runs(
     night: str, airflow: AirflowClient, cluster: Cluster, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As docs/operations.md has it: `airflow-init` of the new images first, then one service after the other."""
-    # a search that ends with its time, which all is replaced in, on a fast machine too
+    # searches until its time is up, so that on a fast machine too it still runs when all is replaced
     told = {"dataset": "night", "model": "night", "size": 32, "budget": "nightly", "hours": 0.2, "seed": 8}
     run_id = airflow.trigger("retrain", told)
     until(cluster, lambda: epochs(registry, run_id), bool)

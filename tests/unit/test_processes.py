@@ -102,6 +102,19 @@ def test_process_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: P
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def test_server_ends_without_taking_apart_what_it_has_loaded(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text("""
+class Heavy:
+    def __del__(self):
+        print("taken apart", flush=True)
+heavy = Heavy()
+""")
+    script = "import os, heavy; from femur_tasks.processes import apart; apart(['heavy'], os.getpid); os._exit(0)"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, env=env, capture_output=True, check=True)  # noqa: S603
+    assert done.stdout == b""
+
+
 def test_what_trains_loads_nothing_that_only_drawing_and_converting_need() -> None:
     script = """
 from femur_tasks.processes import apart
