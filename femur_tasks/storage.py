@@ -23,7 +23,7 @@ _ADDRESSED = re.compile(r"^[a-z_]+/([0-9a-f]{64})$")
 _MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchBucket"})
 _FRESH = timedelta(hours=1)
 _BLOCK = 1 << 20
-_PART = 64 << 20  # one huge body stalls the server's disk until the client gives up
+_PART = 64 * _BLOCK  # one huge body stalls the server's disk until the client gives up
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,23 @@ def digest_in(key: str) -> str | None:
 
 
 def digests(data: bytes | Path) -> tuple[str, str, int]:
-    """sha256, md5 and size of bytes or of a file, read once in blocks."""
-    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    """sha256, etag and size of bytes or of a file, read once in blocks.
+
+    The etag is the one that S3 gives: the MD5 of what came in one body; of what came in N parts, the MD5 of their
+    MD5s, then `-N`.
+    """
+    sha256, parts, size = hashlib.sha256(), [hashlib.md5(usedforsecurity=False)], 0
     with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream:
         while block := stream.read(_BLOCK):
+            if size == len(parts) * _PART:
+                parts.append(hashlib.md5(usedforsecurity=False))
             sha256.update(block)
-            md5.update(block)
+            parts[-1].update(block)
             size += len(block)
-    return sha256.hexdigest(), md5.hexdigest(), size
+    if len(parts) == 1:
+        return sha256.hexdigest(), parts[0].hexdigest(), size
+    of_parts = hashlib.md5(b"".join(part.digest() for part in parts), usedforsecurity=False)
+    return sha256.hexdigest(), f"{of_parts.hexdigest()}-{len(parts)}", size
 
 
 def check_digest(key: str, found: str) -> None:
@@ -167,13 +176,13 @@ class S3Store:
         self.bytes_sent = 0
 
     def put(self, data: bytes | Path, kind: str) -> str:
-        sha256, md5, size = digests(data)
+        sha256, etag, size = digests(data)
         key = f"{kind}/{sha256}"
         there = self.stat(key)
         if there is not None and datetime.now(UTC) - there.modified_at > _FRESH:
             there = self._renewed(there)
-        if there is None or (there.etag != md5 and not self._is_whole(key)):
-            self._send(data, key, md5, size)
+        if there is None or (there.etag != etag and not self._is_whole(key)):
+            self._send(data, key, etag, size)
         return key
 
     def _renewed(self, there: StoredObject) -> StoredObject | None:
@@ -199,14 +208,14 @@ class S3Store:
         return True
 
     def put_named(self, data: bytes | Path, key: str) -> None:
-        _, md5, size = digests(data)
-        self._send(data, key, md5, size)
+        _, etag, size = digests(data)
+        self._send(data, key, etag, size)
 
-    def _send(self, data: bytes | Path, key: str, md5: str, size: int) -> None:
+    def _send(self, data: bytes | Path, key: str, etag: str, size: int) -> None:
         with _translated(), io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream:
             sent = self._client.put_object(self._bucket, key, stream, size, part_size=_PART)
         self.bytes_sent += size
-        if (sent.etag or "").strip('"') != md5:  # sent in parts, or a store whose etag is no md5: read it back
+        if (sent.etag or "").strip('"') != etag:  # a store with etags of its own: read it back
             self._read(key, lambda _: None)
 
     def get(self, key: str) -> bytes:

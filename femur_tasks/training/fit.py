@@ -80,7 +80,7 @@ class Plan:
 def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: Journal) -> Memory:
     """Train until the plan ends, from the journal's last checkpoint where there is one.
 
-    There is a checkpoint after every epoch, unless keeping the one before took longer than was trained since: a
+    There is a checkpoint after every epoch, unless packing and keeping those before took longer than was trained: a
     large network with short epochs (the dense baseline: 1.6 GB at 256) then spends at most half its time on them.
     A resumed fit repeats the epochs since its checkpoint to the bit.
 
@@ -97,8 +97,8 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
         state, memory = checkpoint.unpack(saved)
         checkpoint.put_back(model, state)
         memory = replace(memory, owner=plan.owner, epochs=max(memory.epochs, plan.first_epoch))
-    began = kept_at = time.monotonic()
-    cost_s = 0.0
+    began = time.monotonic()
+    owed_s = 0.0  # what checkpoints took, less what was trained since
     ended, steps = _ends(memory, plan, 0.0, 0.0), _Steps()
     while not ended:
         epoch = _one_epoch(model, train, val, plan, memory, steps)
@@ -109,15 +109,15 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
         journal.record(epoch)
         now = time.monotonic()
         ended = _ends(memory, plan, now - began, epoch.seconds)
-        is_due = ended or now - kept_at >= cost_s
+        owed_s = max(0.0, owed_s - epoch.seconds)
+        is_due = ended or owed_s == 0
         if is_best or is_due:
             packed = checkpoint.pack(model, memory)
             best, unsaved_best = (packed, True) if is_best else (best, unsaved_best)
             if is_due:
-                started = time.monotonic()
                 journal.keep(packed, best if unsaved_best else None)
-                unsaved_best, kept_at = False, time.monotonic()
-                cost_s = kept_at - started
+                unsaved_best = False
+            owed_s += time.monotonic() - now
     if best is None:
         raise FemurError(f"Expected at least one epoch for {plan.owner}. Received: a plan of {plan.epochs}.")
     checkpoint.put_back(model, checkpoint.unpack(best)[0])

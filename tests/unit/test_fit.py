@@ -315,6 +315,21 @@ def test_checkpoints_take_no_longer_than_the_training(nothing: Batches, clock: S
     assert float(resumed.counter) == 2
 
 
+def test_packing_a_checkpoint_counts_as_time_for_it(
+    nothing: Batches, clock: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = checkpoint.pack
+
+    def slow_pack(*given: Any) -> bytes:
+        clock.now += 5
+        return pack(*given)
+
+    monkeypatch.setattr(checkpoint, "pack", slow_pack)
+    journal = SlowJournal(clock)
+    fit(FourSecondEpochs(clock, [0.1, 0.5, 0.2, 0.3, 0.4, 0.2, 0.2]), nothing, nothing, plan(7), journal)
+    assert kept_epochs(journal) == [1, 6, 7]  # 15 s for the first and 5 s for the second, the best, in memory alone
+
+
 def test_epoch_that_would_end_too_late_is_not_started(nothing: Batches, clock: Seconds) -> None:
     journal = MemoryJournal()
     memory = fit(FourSecondEpochs(clock, [0.5, 0.7, 0.6, 0.9]), nothing, nothing, plan(4, seconds=15), journal)
