@@ -87,7 +87,8 @@ class Settings(_Home):
     retrain_cron: str = Field("0 2 * * *", description="When the nightly retrain starts.")
     predict_cron: str = Field("30 0 * * *", description="When the nightly prediction looks under incoming-images/.")
     retrain_until: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = Field(
-        "", description="Time of day by which a nightly retrain has ended, such as 06:00. Empty: when it has ended."
+        "",
+        description="Time of day by which a retrain that nobody starts by hand has ended, such as 06:00. Empty: none.",
     )
     search_workers: int = Field(2, ge=1, le=64, description="Search workers that a retrain maps.")
     mixed_precision: bool = Field(

@@ -60,8 +60,7 @@ class Composed:
         self._file = _known({key: value for key, value in read.items() if not key.startswith("x-")}, _FILE, path.name)
         opened = [(name, port) for name, one in self._file["services"].items() for port in one.get("expose", ())]
         self._ports = dict(zip(opened, _free_ports(len(opened)), strict=True))
-        here = {"FEMUR_UI_PORT": str(self.port("api-server", 8080))}
-        self._fill = partial(re.compile(r"\$\$|\$\{(\w+):-([^}]*)\}").sub, partial(_filled, {**here, **variables}))
+        self._fill = partial(re.compile(r"\$\$|\$\{(\w+):-([^}]*)\}").sub, partial(_filled, variables))
 
     @property
     def names(self) -> list[str]:

@@ -199,8 +199,8 @@ def withdraw(
 ) -> None:
     """Take a case out of all later versions of a dataset: neither its id nor its picture returns.
 
-    Versions that hold it keep it, and the store its raw files, until they
-    are deleted.
+    Nothing is erased: versions that hold it keep it, and so do the store and
+    whatever was trained on it.
 
     Examples:
 

@@ -31,17 +31,26 @@ def write_secrets(folder: Path) -> list[Path]:
 
     Args:
         folder: a new one, or one that was written before. What several files share must be made together: where some
-            of a group are missing, all of the group are made anew.
+            of a group are missing, all of the group are made anew, and settings that somebody added to a role's file
+            stay in it.
     """
     private_dir(folder)
     made: list[Path] = []
     for names, make in _GROUPS.items():
         if not all((folder / name).exists() for name in names):
             for name, text in zip(names, make(), strict=True):
-                write_private(folder / name, text)
+                write_private(folder / name, text + _added(folder / name, text))
                 (folder / name).chmod(0o444)
                 made.append(folder / name)
     return made
+
+
+def _added(file: Path, anew: str) -> str:
+    """The lines that somebody added to a role's file: those that set something else than what is made anew."""
+    if file.suffix != ".env" or not file.exists():
+        return ""
+    made = {line.partition("=")[0] for line in anew.splitlines()}
+    return "".join(f"{line}\n" for line in file.read_text().splitlines() if line.partition("=")[0] not in made)
 
 
 def _one(make: Callable[[], str]) -> Callable[[], list[str]]:

@@ -70,7 +70,7 @@ def _new_run(context: Context, session: Session, run_id: str, trigger: str, para
         return run
     resolved = _resolved(session, version, parameters)
     timezone = context.settings.timezone
-    nightly = context.settings.retrain_until if trigger == "schedule" and not resolved.hours else ""
+    nightly = context.settings.retrain_until if trigger in WOKEN and not resolved.hours else ""
     run.deadline = deadline_of(run.started_at, resolved.hours, resolved.until or nightly or None, timezone)
     run.dataset_digest, run.parameters, run.model = version.digest, resolved.model_dump(), str(resolved.model)
     if not parameters.force and _retrained(session, version, resolved):
@@ -155,8 +155,8 @@ def untried(context: Context, run_id: str) -> list[str]:
     """What a run that ends should wake another run for: versions that wait in the ledger and that no run has tried.
 
     One new dataset version or one night wakes one run, and one run retrains one version: where several came in, each
-    run wakes the next. Nothing is named where a person started the run, where it trained nothing, and where less of
-    the night (FEMUR_RETRAIN_UNTIL, or the run's own deadline) is left than the run took.
+    run wakes the next. Nothing is named where a person started the run, where it trained nothing, and where less time
+    is left until its deadline than the run took.
 
     Returns:
         NAME@DIGEST of each, in the order of their coming.
@@ -166,9 +166,7 @@ def untried(context: Context, run_id: str) -> list[str]:
         run = session.get(Run, run_id)
         if run is None or run.dataset_digest is None or run.trigger not in WOKEN:
             return []
-        until = context.settings.retrain_until or None
-        night_ends = run.deadline or deadline_of(run.started_at, None, until, context.settings.timezone)
-        if night_ends and night_ends - now < now - run.started_at:
+        if run.deadline and run.deadline - now < now - run.started_at:
             return []
         # a reproduction is for no model
         tried = set(session.scalars(select(Run.dataset_digest).where(Run.model != "")))

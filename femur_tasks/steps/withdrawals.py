@@ -42,7 +42,7 @@ class Withdrawn:
 def withdraw(context: Context, dataset: str, case_id: str, reason: str, actor: str, dry_run: bool = False) -> Withdrawn:
     """Record that neither this id nor this picture may return to the dataset; asking again changes nothing.
 
-    Versions are immutable: those that hold the case keep it, and the store its raw files, until they are deleted.
+    Versions are immutable: those that hold the case keep it, and so do the store and whatever was trained on it.
 
     Args:
         case_id: as in the newest version that has it; the picture is that version's.

@@ -17,6 +17,7 @@ from pathlib import Path
 from shutil import copy, copytree, make_archive, rmtree
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from sqlalchemy import text
@@ -43,6 +44,8 @@ WORKERS = {
     ("worker-gpu", 1): "gpu",
     ("worker-gpu", 2): "gpu",
 }
+PUBLIC = "https://femur.example"
+"""Where people would reach the page, through a proxy that is not there: nothing inside may depend on it."""
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,7 @@ def cluster() -> Iterator[Cluster]:
     variables = {
         "FEMUR_SECRETS": str(root / "secrets"),
         "FEMUR_POLICY": str(root / "policy.yaml"),
+        "FEMUR_AIRFLOW_URL": PUBLIC,
         "FEMUR_API_WORKERS": "1",
         "FEMUR_CPU_SLOTS": "2",
     }
@@ -150,7 +154,9 @@ def test_logs_of_every_worker_are_read_from_the_store(night: str, airflow: Airfl
 def test_note_beside_the_run_comes_from_one_who_starts_nothing_and_reads_no_secret(
     night: str, airflow: AirflowClient, cluster: Cluster
 ) -> None:
-    assert airflow.run("retrain", night)["note"].startswith("promoted: every rule of the policy holds. [Report](")
+    assert airflow.run("retrain", night)["note"].startswith(
+        f"promoted: every rule of the policy holds. [Report]({PUBLIC}/"
+    )
     login = Path(cluster.running["worker-judge", 1].environment["FEMUR_AIRFLOW_LOGIN_FILE"])
     notes = note_writer(Settings(home=cluster.root, airflow_login_file=login))
     assert notes.run("retrain", night)["dag_run_id"] == night
@@ -159,6 +165,20 @@ def test_note_beside_the_run_comes_from_one_who_starts_nothing_and_reads_no_secr
             notes.ask("GET", path)
     with pytest.raises(FemurError, match="403"):
         notes.trigger("retrain", {})
+
+
+def test_rollback_is_started_from_the_page(night: str, airflow: AirflowClient, cluster: Cluster) -> None:
+    api = f"http://127.0.0.1:{cluster.composed.port('api-server', 8080)}"
+    password = (cluster.root / "secrets/admin_password").read_text()
+    with httpx.Client(base_url=api, trust_env=False, timeout=60) as browser:
+        token = browser.post("/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
+        asked = {"model": "night", "reason": "looks wrong"}
+        headers = {"Authorization": f"Bearer {token}"}
+        started = browser.post("/femur/api/v1/rollbacks", json=asked, headers=headers)
+    assert started.status_code == 202, started.text
+    run = airflow.run("rollback_champion", started.json()["run_id"])
+    assert (run["conf"]["model"], run["triggering_user_name"]) == ("night", "admin")
+    assert ended(cluster, airflow, "rollback_champion", run["dag_run_id"]) == "failed", "there is no former champion"
 
 
 def test_each_of_two_datasets_that_came_in_one_night_is_retrained(

@@ -142,5 +142,18 @@ def test_secrets_are_made_once_and_for_those_alone_who_may_enter_their_folder(tm
     assert changed == {"redis_acl", "broker_url"}
 
 
+def test_settings_in_a_roles_file_outlast_its_secrets(tmp_path: Path) -> None:
+    write_secrets(tmp_path)
+    promoter, before = tmp_path / "promoter.env", (tmp_path / "promoter.env").read_text()
+    promoter.chmod(0o600)
+    promoter.write_text(before + "FEMUR_NOTIFY_URLS=json://there\n")
+    (tmp_path / "reader.env").unlink()
+    write_secrets(tmp_path)
+    *anew, kept = promoter.read_text().splitlines()
+    assert kept == "FEMUR_NOTIFY_URLS=json://there"
+    for old, new in zip(before.splitlines(), anew, strict=True):
+        assert (old != new, old.partition("=")[0]) == (True, new.partition("=")[0])
+
+
 def test_every_secret_of_the_file_is_made(file: dict[str, Any], tmp_path: Path) -> None:
     assert set(file["secrets"]) == {path.name for path in write_secrets(tmp_path / "secrets")}
