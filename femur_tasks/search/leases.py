@@ -35,7 +35,7 @@ from femur_tasks.registry.tables import OPEN_TRIAL, Search, Trial, TrialEpoch
 from femur_tasks.search.space import to_json
 from femur_tasks.search.strategies import load, strategy
 from femur_tasks.search.strategy import Spec
-from femur_tasks.search.supply import WORST_SCORE, put_trials, untold
+from femur_tasks.search.supply import put_trials, untold
 
 ATTEMPTS = 3
 _MOST_EPOCHS = 1 << 30
@@ -223,8 +223,7 @@ class Leases:
         if again and trial.failures < ATTEMPTS:
             trial.lease_expires_at = self._now()
             return True
-        trial.state, trial.score, trial.best_epoch = "failed", WORST_SCORE, None
-        trial.finished_at = self._now()
+        trial.state, trial.finished_at = "failed", self._now()
         return False
 
     def cancel(self) -> None:

@@ -14,7 +14,8 @@ from femur_tasks.search.space import from_json
 from femur_tasks.search.strategies import strategy
 from femur_tasks.search.strategy import Assignment, Spec, Strategy, StrategyName
 
-WORST_SCORE = 0.0
+WORST_SCORE = -1.0
+"""What a strategy is told of a trial that failed for good: less than the Dice of any that was trained."""
 
 
 def put_trials(session: Session, search: Search, now: datetime) -> None:
@@ -51,6 +52,8 @@ def _put(session: Session, search: Search, asked: Strategy, most: int, now: date
     answer: Assignment | Literal["idle", "done"] | None = None
     while len(rows) < most and isinstance(answer := asked.ask(), Assignment):
         parent = session.get(Trial, (search.run_id, search.search, answer.parent_id)) if answer.parent_id else None
+        # of a rung in which too few were trained a strategy lets others advance too: nothing is there to go on from
+        is_lost = parent is not None and parent.state == "failed" and parent.best_key is None
         rows.append(
             {
                 "run_id": search.run_id,
@@ -62,14 +65,15 @@ def _put(session: Session, search: Search, asked: Strategy, most: int, now: date
                 "rung": answer.rung,
                 "from_epoch": answer.from_epoch,
                 "to_epoch": answer.to_epoch,
-                "state": "waiting",
+                "state": "failed" if is_lost else "waiting",
                 "told": False,
                 "failures": 0,
                 "owner": "",
                 "token": 0,
                 "lease_expires_at": now,
                 "best_key": parent.best_key if parent else None,
-                "detail": "",
+                "finished_at": now if is_lost else None,
+                "detail": f"trial {answer.parent_id}, which it was to go on from, failed" if is_lost else "",
             }
         )
     if rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
@@ -19,6 +19,7 @@ from femur_tasks.training.pipeline import NONE, Batches
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _CHUNK = 16
+_BACKENDS = {"tensorflow", "jax", "jaxlib"}
 
 
 class Diverged(Hopeless):
@@ -89,14 +90,17 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     Raises:
         Diverged: the loss became NaN or infinite.
         OutOfMemory: a step needs more memory than there is.
-        FemurError: the plan has no epoch, or a shard can't be read.
+        FemurError: the plan has no epoch, a shard can't be read, or TensorFlow or JAX fails in a step.
     """
     saved, best = journal.kept()
     memory, unsaved_best = Memory(plan.owner), False
     if saved is not None:
-        state, memory = checkpoint.unpack(saved)
+        state, found = checkpoint.unpack(saved)
         checkpoint.put_back(model, state)
-        memory = replace(memory, owner=plan.owner, epochs=max(memory.epochs, plan.first_epoch))
+        if found.owner == plan.owner:
+            memory = found
+        else:  # another trial's weights to go on from; which of its own epochs is the best it finds out itself
+            memory, best = Memory(plan.owner, plan.first_epoch), None
     began = time.monotonic()
     owed_s = 0.0  # what checkpoints took, less what was trained since
     ended, steps = _ends(memory, plan, 0.0, 0.0), _Steps()
@@ -132,19 +136,21 @@ def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, mem
     raw = _RawWeights()
     try:
         history = model.fit(shuffled, epochs=1, shuffle=False, verbose=0, callbacks=[raw, steps])
+        loss = float(history.history["loss"][-1])
+        number = memory.epochs + 1
+        if not math.isfinite(loss):
+            raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
+        val_dice = float(np.mean(list(hard_dice(model, val))))
     except Exception as err:
         if train.failure is not None:
             raise train.failure from err
         # each backend has a class of its own for it, in a module that the others don't load
-        told = f"{type(err).__name__} {err}".lower().replace("_", "").replace(" ", "")
-        if isinstance(err, MemoryError) or "resourceexhausted" in told:
-            raise OutOfMemory(f"Expected a step of {plan.owner} to fit into memory. Received: {err!r:.200}") from err
+        told = f"{type(err).__name__}: {err}"
+        if isinstance(err, MemoryError) or "resourceexhausted" in told.lower().replace("_", "").replace(" ", ""):
+            raise OutOfMemory(f"Expected a step of {plan.owner} to fit into memory. Received: {told:.200}") from err
+        if _BACKENDS.intersection(base.__module__.partition(".")[0] for base in type(err).__mro__):
+            raise FemurError(f"Expected a step of {plan.owner} to be computed. Received: {told:.300}") from err
         raise
-    loss = float(history.history["loss"][-1])
-    number = memory.epochs + 1
-    if not math.isfinite(loss):
-        raise Diverged(f"Expected a finite loss. Received: {loss} in epoch {number} of {plan.owner}.")
-    val_dice = float(np.mean(list(hard_dice(model, val))))
     raw.put_back()
     return Epoch(number, loss, val_dice, time.monotonic() - started, steps.told_start_s())
 

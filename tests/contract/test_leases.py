@@ -25,7 +25,6 @@ from femur_tasks.search.hyperband import Hyperband
 from femur_tasks.search.leases import ATTEMPTS, Lease, Leases, held_trial
 from femur_tasks.search.space import GRID, REFERENCE, SWEEP
 from femur_tasks.search.strategy import Assignment, Spec
-from femur_tasks.search.supply import WORST_SCORE
 from femur_tasks.search.worker import work
 from femur_tasks.steps.journal import TrialJournal
 from femur_tasks.storage import MemoryStore
@@ -355,8 +354,49 @@ def test_failed_trial_is_tried_again_then_counts_as_the_worst(registry: Registry
         assert leases.fail(lease, f"attempt {attempt}") is (attempt < ATTEMPTS)
     assert seen == [("0000", 1), ("0000", 2), ("0000", 3)]
     row = trial(registry, lease)
-    assert (row.state, row.score, row.failures, row.detail) == ("failed", WORST_SCORE, ATTEMPTS, "attempt 3")
+    assert (row.state, row.score, row.failures, row.detail) == ("failed", None, ATTEMPTS, "attempt 3")
     assert taken(leases).trial_id == "0001"
+
+
+def test_failed_trial_is_behind_one_whose_masks_are_all_empty(registry: Registry, clock: Clock) -> None:
+    """Both would tie at 0, and Keras Tuner breaks ties by place."""
+    leases = search(registry, clock, "run-1", *R4)
+
+    def train(lease: Lease) -> None:
+        if lease.trial_id == "0000":
+            raise Hopeless("it diverged")
+        for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
+            write_epoch(registry, lease, epoch, 0.0)
+
+    work(leases, "worker", train)
+    assert leases.take("late") == "done"
+    assert leases.counts()["failed"] == 1, "none goes on from it"
+
+
+@pytest.mark.parametrize("lives", [0, 1])
+def test_search_ends_where_a_rung_has_too_few_that_were_trained(registry: Registry, clock: Clock, lives: int) -> None:
+    leases = search(registry, clock, "run-1", 9, 3)
+    store, seen = MemoryStore(), Counter[str]()
+
+    def train(lease: Lease) -> None:
+        seen[lease.trial_id] += 1
+        TrialJournal(registry, store, clock, lease).kept()
+        if lease.from_epoch == 0 and int(lease.trial_id) >= lives:
+            raise Hopeless("it diverged")
+        for epoch in range(lease.from_epoch + 1, lease.to_epoch + 1):
+            write_epoch(registry, lease, epoch, 0.5)
+        state = lease.trial_id.encode()
+        TrialJournal(registry, store, clock, lease).keep(state, state)
+
+    work(leases, "worker", train)
+    assert leases.take("late") == "done"
+    assert set(seen.values()) == {1}
+    lost = [row for row in trials(registry) if row.state == "failed" and row.parent_id]
+    assert lost
+    assert all(row.detail == f"trial {row.parent_id}, which it was to go on from, failed" for row in lost)
+    assert not {row.trial_id for row in lost} & set(seen)
+    winner = leases.winner()
+    assert (winner is not None) == bool(lives)
 
 
 def test_trial_whose_worker_dies_again_and_again_counts_as_the_worst(registry: Registry, clock: Clock) -> None:
@@ -366,7 +406,7 @@ def test_trial_whose_worker_dies_again_and_again_counts_as_the_worst(registry: R
         assert leases.fail_of("dies", "killed")
         row = trial(registry, lease)
         assert (row.trial_id, row.failures, row.detail) == ("0000", failures, "killed")
-    assert (row.state, row.score) == ("failed", WORST_SCORE)
+    assert (row.state, row.score) == ("failed", None)
     assert not leases.fail_of("dies", "killed"), "it holds none any more"
     other = taken(leases, "lives")
     assert not leases.fail_of("dies", "killed")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from femur_tasks.dataset.shards import Shard
-from femur_tasks.errors import DigestMismatch, FemurError
+from femur_tasks.errors import DigestMismatch, FemurError, Hopeless
 from femur_tasks.steps.train import trained
 from femur_tasks.training import artefact, checkpoint, networks
 from femur_tasks.training.artefact import Spec
@@ -219,11 +219,12 @@ def test_trial_goes_on_from_its_parents_best_epoch_with_the_parents_epochs_done(
     parent = MemoryJournal()
     fit(Scripted([0.5, 0.8, 0.6]), nothing, nothing, plan(3), parent)
     journal = MemoryJournal(inherited=parent.kept()[1])
-    network = Scripted([0.7, 0.9])
-    memory = fit(network, nothing, nothing, plan(5, first_epoch=3), journal)
+    network = Scripted([0.7, 0.6])  # both below the parent's best: which is the trial's best is told by its own epochs
+    memory = fit(network, nothing, nothing, replace(plan(5, first_epoch=3), owner="child"), journal)
     assert [epoch.epoch for epoch in journal.epochs] == [4, 5]
-    assert (memory.best_epoch, memory.best_dice) == (5, 0.9)
-    assert float(network.counter) == 4  # 2 epochs to the parent's best, then 2 of its own
+    assert (memory.best_epoch, memory.best_dice) == (4, 0.7)
+    assert checkpoint.unpack(journal.kept()[1] or b"")[1] == replace(memory, epochs=4)
+    assert float(network.counter) == 3  # 2 epochs to the parent's best, then the first of its own
 
 
 class Seconds:
@@ -363,6 +364,16 @@ def test_step_that_does_not_fit_is_told_from_a_bug(nothing: Batches, error: Exce
 
     with pytest.raises(RuntimeError, match="a bug"):
         fit(Broken([0.5]), nothing, nothing, plan(2), MemoryJournal())
+
+
+def test_backend_that_fails_in_a_step_is_the_trials_failure(nothing: Batches) -> None:
+    class Rejected(Scripted):
+        def fit(self, data: Any, **_: Any) -> Any:
+            raise tf.errors.InternalError(None, None, "cuDNN launch failure")
+
+    with pytest.raises(FemurError, match=r"a step of test to be computed.*cuDNN launch failure") as raised:
+        fit(Rejected([0.5]), nothing, nothing, plan(2), MemoryJournal())
+    assert not isinstance(raised.value, Hopeless), "another attempt may do"
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
