@@ -21,6 +21,7 @@ from femur_tasks.cli.show import (
 
 if TYPE_CHECKING:
     from femur_tasks.registry.database import Registry
+    from femur_tasks.registry.tables import Run
     from femur_tasks.search.leases import Leases
 
 _ROOM = 50  # columns beside its id that a run needs to say when it ran and what came of it
@@ -161,33 +162,51 @@ def logs(
 @app.command()
 def cancel(run_id: RunId = None) -> None:
     """Stop a run's search: its workers end at the next epoch, and the run goes on with the best trial so far."""
-    name, leases = _search(run_id)
-    leases.cancel()
-    err.print(f"the search of {name} is cancelled; `femur runs continue {name}` reopens it", highlight=False)
+    run, found = _searches(run_id, "open")
+    for leases in found:
+        leases.cancel()
+        err.print(f"search {leases.name} of {run.run_id} is cancelled", highlight=False)
+    err.print(f"until its winner is fitted, `femur runs continue {run.run_id}` reopens it", highlight=False)
 
 
 @app.command("continue")
 def continue_(run_id: RunId = None) -> None:
     """Reopen a search that was cancelled: workers that come go on from each trial's last epoch."""
-    name, leases = _search(run_id)
-    leases.reopen()
-    err.print(
-        f"the search of {name} is open; `femur retrain --run-id {name}`, or its cleared tasks in Airflow, go on",
-        highlight=False,
-    )
+    run, found = _searches(run_id, "cancelled")
+    for leases in found:
+        leases.reopen()
+        err.print(f"search {leases.name} of {run.run_id} is open", highlight=False)
+    command = "retrain" if run.model else "reproduce"
+    err.print(f"`femur {command} --run-id {run.run_id}`, or its cleared tasks in Airflow, go on", highlight=False)
 
 
-def _search(run_id: str | None) -> tuple[str, Leases]:
+def _searches(run_id: str | None, state: str) -> tuple[Run, list[Leases]]:
+    """The run, and its searches in this state.
+
+    Raises:
+        NotFound: there is no such run, or it has none in this state.
+    """
+    from sqlalchemy import select
+
+    from femur_tasks.errors import NotFound
+    from femur_tasks.registry import queries
     from femur_tasks.registry.database import Registry
+    from femur_tasks.registry.tables import Search
     from femur_tasks.search.leases import Leases
     from femur_tasks.settings import settings
     from femur_tasks.steps.context import utc_now
-    from femur_tasks.steps.search import SEARCH
 
     told = settings()
     registry = Registry(told.database_url)
-    name = run_id or _last(registry)
-    return name, Leases(registry, name, SEARCH, told.lease_s, utc_now)
+    run_id = run_id or _last(registry)
+    with registry.reading() as session:
+        run = queries.find_run(session, run_id)
+        states = session.execute(select(Search.search, Search.state).where(Search.run_id == run_id)).all()
+    found = [row.search for row in states if row.state == state]
+    if not found:
+        there = ", ".join(f"{row.search} is {row.state}" for row in states) or "none"
+        raise NotFound(f"Expected a search of {run_id} that is {state}. Received: {there}.", "See `femur runs watch`.")
+    return run, [Leases(registry, run_id, search, told.lease_s, utc_now) for search in found]
 
 
 def _last(registry: Registry) -> str:

@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from femur_tasks.errors import FemurError, LeaseLost, NotFound
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import OPEN_TRIAL, Search, Trial, TrialEpoch
+from femur_tasks.registry.tables import OPEN_TRIAL, Fit, Search, Trial, TrialEpoch
 from femur_tasks.search.space import to_json
 from femur_tasks.search.strategies import load, strategy
 from femur_tasks.search.strategy import Spec
@@ -70,7 +70,7 @@ class Leases:
     def __init__(self, registry: Registry, run_id: str, search: str, lease_s: int, now: Callable[[], datetime]) -> None:
         self._registry = registry
         self._run_id = run_id
-        self._name = search
+        self.name = search
         self._lease = timedelta(seconds=lease_s)
         self._now = now
         self._next = self._statement()
@@ -82,11 +82,11 @@ class Leases:
             fixed: hyperparameters that every trial shares, beside those of the space.
         """
         with suppress(IntegrityError), self._registry.writing() as session:  # another worker may open it as well
-            if session.get(Search, (self._run_id, self._name)) is None:
+            if session.get(Search, (self._run_id, self.name)) is None:
                 session.add(
                     Search(
                         run_id=self._run_id,
-                        search=self._name,
+                        search=self.name,
                         strategy=spec.strategy,
                         space=to_json(spec.space),
                         max_epochs=spec.max_epochs,
@@ -142,13 +142,13 @@ class Leases:
         if row is None:
             return None
         return Lease(
-            self._run_id, self._name, row.trial_id, row.token, owner, row.hyperparameters, row.from_epoch, row.to_epoch
+            self._run_id, self.name, row.trial_id, row.token, owner, row.hyperparameters, row.from_epoch, row.to_epoch
         )
 
     def _free(self) -> list[ColumnElement[bool]]:
         """Which trials may be leased at the time `now`: those that wait, and those whose worker fell silent."""
         silent = and_(Trial.state == "running", Trial.lease_expires_at <= bindparam("now"))
-        is_open = exists().where(Search.run_id == self._run_id, Search.search == self._name, Search.state == "open")
+        is_open = exists().where(Search.run_id == self._run_id, Search.search == self.name, Search.state == "open")
         return [
             *self._of_search(Trial),
             literal_column(f"trial.{OPEN_TRIAL}", Boolean),
@@ -227,11 +227,15 @@ class Leases:
         return False
 
     def cancel(self) -> None:
-        """Stop the search: no trial is handed out any more, and who trains one loses it at its next write."""
+        """Stop the search: no trial is handed out any more, and who trains one loses it at its next write.
+
+        Raises:
+            FemurError: it has ended.
+        """
         with self._registry.writing() as session:
             search = self._search(session)
-            if search.state != "open":
-                return
+            if search.state == "done":
+                raise FemurError(f"Expected a search that goes on. Received: {self.name} of {self._run_id}, done.")
             search.state = "cancelled"
         with self._registry.writing() as session:  # from here on nothing is leased: what was, while we wrote, is seen
             session.execute(
@@ -242,11 +246,20 @@ class Leases:
             )
 
     def reopen(self) -> None:
-        """Go on with a search that was cancelled, each trial from its last checkpoint."""
+        """Go on with a search that was cancelled, each trial from its last checkpoint.
+
+        Raises:
+            FemurError: it has ended, or what it found by then is being fitted already.
+        """
         with self._registry.writing() as session:
             search = self._search(session)
-            if search.state == "cancelled":
-                search.state = "open"
+            what = f"Expected a search that was cancelled. Received: {self.name} of {self._run_id}"
+            if search.state == "done":
+                raise FemurError(f"{what}, done.")
+            of_winner = or_(Fit.family == self.name, Fit.family.startswith(f"{self.name}/", autoescape=True))
+            if session.scalars(select(Fit.family).where(Fit.run_id == self._run_id, of_winner).limit(1)).first():
+                raise FemurError(f"{what}, whose winner is being fitted or is a model already.", "Start a new run.")
+            search.state = "open"
 
     def fixed(self) -> dict[str, Any]:
         """The hyperparameters that every trial of this search shares."""
@@ -305,20 +318,20 @@ class Leases:
             thread.join()
 
     def _of_search(self, table: type[Trial] | type[TrialEpoch]) -> tuple[ColumnElement[bool], ...]:
-        return table.run_id == self._run_id, table.search == self._name
+        return table.run_id == self._run_id, table.search == self.name
 
     def _lock(self, session: Session) -> Search | None:
         """The search's row, locked; None while somebody else has it."""
         return session.get(
-            Search, (self._run_id, self._name), with_for_update={"skip_locked": True}, populate_existing=True
+            Search, (self._run_id, self.name), with_for_update={"skip_locked": True}, populate_existing=True
         )
 
     def _search(self, session: Session, locked: bool = True) -> Search:
         search = session.get(
-            Search, (self._run_id, self._name), with_for_update=True if locked else None, populate_existing=True
+            Search, (self._run_id, self.name), with_for_update=True if locked else None, populate_existing=True
         )
         if search is None:
-            raise NotFound(f"Expected a search {self._name} of run {self._run_id}. Received: none.")
+            raise NotFound(f"Expected a search {self.name} of run {self._run_id}. Received: none.")
         return search
 
 

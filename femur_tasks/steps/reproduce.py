@@ -181,7 +181,7 @@ def _fit(context: Context, run_id: str, name: str, chosen: Hyperparameters, seed
     fit_seed = seed_of(opened.asked.seed, family)
     plan = Plan(f"{opened.run_id}/{family}", budget.epochs, budget.patience, fit_seed, 0, chosen.augmented)
     journal = FitJournal(context.registry, context.store, context.now, opened.run_id, family)
-    model, _ = trained(data, experiment.architecture, chosen, budget.epochs, plan, journal)
+    model, _, chosen = trained(data, experiment.architecture, chosen, budget.epochs, plan, journal)
     val, test = (
         dict(zip(ids, hard_dice(model, data.batches(split, chosen.batch_size)), strict=True))
         for split, ids in (("val", fold.val), ("test", fold.test))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +68,7 @@ def fit_family(
     seed: int,
     pace: Pace | None = None,
 ) -> dict[str, Any]:
-    """Fit a family and register it as a model version, once a run.
+    """Fit a family and register it as a model version, once a run; a fit that goes on has what it was begun with.
 
     Args:
         epochs: of the budget; fewer are planned where the run's deadline leaves no time for them.
@@ -81,17 +81,27 @@ def fit_family(
 
     done = _model_version(context, run_id, family)
     if done is None:
-        planned = _planned(context, run_id, family, epochs, pace)
-        fitted = context.apart(_fitted, run_id, family, chosen, planned, seed)
+        fitted = context.apart(_fitted, run_id, family, _begun(context, run_id, family, chosen, epochs, seed, pace))
         onnx_key, found_bhw = context.apart(_probed, run_id, fitted.key)
         _check(fitted, found_bhw)
-        done = _registered(context, run_id, family, chosen, fitted, onnx_key)
+        done = _registered(context, run_id, family, fitted, onnx_key)
     forget(context.registry, context.store, run_id, family)
     return {"model_version": done.label, "family": family, "val_dice": done.val_dice}
 
 
-def _planned(context: Context, run_id: str, family: str, epochs: int, pace: Pace | None) -> int:
-    """How many epochs the fit's schedule spans: decided once, so that a fit that goes on spans the same."""
+@dataclass(frozen=True)
+class _Begun:
+    """What a fit is begun with, `epochs` being what its schedule spans."""
+
+    chosen: Hyperparameters
+    epochs: int
+    seed: int
+
+
+def _begun(
+    context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int, pace: Pace | None
+) -> _Begun:
+    """Decided once: a fit that goes on has the same, whatever its search has found or the clock says by then."""
     with context.registry.writing() as session:
         run, _, _ = run_facts(session, run_id)
         row = session.get(Fit, (run_id, family), with_for_update=True)
@@ -102,13 +112,19 @@ def _planned(context: Context, run_id: str, family: str, epochs: int, pace: Pace
             end = training_ends(run.started_at, run.deadline) if run.deadline else None
             left = epochs_left(context.now(), end, pace)
             row.planned_epochs = epochs if left is None else min(epochs, max(1, left))
-        return row.planned_epochs
+        if row.hyperparameters is None or row.seed is None:
+            row.hyperparameters, row.seed = chosen.as_dict(), seed
+        return _Begun(chosen.with_values(row.hyperparameters), row.planned_epochs, row.seed)
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A fit's artefact in the store, its figures, and what it says of the probes, float32 (batch, size, size)."""
+    """A fit's artefact in the store, its figures, and what it says of the probes, float32 (batch, size, size).
 
+    `chosen` is what it was trained with: with half the batch where the whole one did not fit into memory.
+    """
+
+    chosen: Hyperparameters
     key: str
     bytes: int
     epochs: int
@@ -116,7 +132,7 @@ class _Fitted:
     probabilities_bhw: Array
 
 
-def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters, epochs: int, seed: int) -> _Fitted:
+def _fitted(context: Context, run_id: str, family: str, begun: _Begun) -> _Fitted:
     from femur_tasks.steps.journal import FitJournal
     from femur_tasks.training import artefact, networks
     from femur_tasks.training.fit import Plan, hard_dice, probabilities
@@ -130,14 +146,16 @@ def _fitted(context: Context, run_id: str, family: str, chosen: Hyperparameters,
         now = context.now()
         families = 1 if family == "tuned" else len(parameters.families)  # the search's final fit has all that is left
         seconds = (share_ends(now, run.started_at, run.deadline, families) - now).total_seconds()
-    plan = Plan(f"{run_id}/{family}", epochs, budget.patience, seed, 0, chosen.augmented, seconds)
+    told = (budget.patience, begun.seed, 0, begun.chosen.augmented, seconds)
+    plan = Plan(f"{run_id}/{family}", begun.epochs, *told)
     journal = FitJournal(context.registry, context.store, context.now, run_id, family)
-    model, memory = trained(data, architecture, chosen, epochs, plan, journal)
+    model, memory, chosen = trained(data, architecture, begun.chosen, begun.epochs, plan, journal)
     model = networks.in_float32(model, architecture, data.size, chosen)
     dices = list(hard_dice(model, data.batches("val", chosen.batch_size)))
     packed = artefact.pack(model, artefact.Spec(architecture, data.size, chosen.as_dict()))
     key = context.store.put(packed, "artefacts")
-    return _Fitted(key, len(packed), memory.best_epoch, sum(dices) / len(dices), probabilities(model, data.probes()))
+    val_dice, found_bhw = sum(dices) / len(dices), probabilities(model, data.probes())
+    return _Fitted(chosen, key, len(packed), memory.best_epoch, val_dice, found_bhw)
 
 
 def _probed(context: Context, run_id: str, key: str) -> tuple[str, Array]:
@@ -164,9 +182,7 @@ def _check(fitted: _Fitted, found_bhw: Array) -> None:
 @retry(
     retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(9), wait=wait_random(0, 0.2), reraise=True
 )
-def _registered(
-    context: Context, run_id: str, family: str, chosen: Hyperparameters, fitted: _Fitted, onnx_key: str
-) -> ModelVersion:
+def _registered(context: Context, run_id: str, family: str, fitted: _Fitted, onnx_key: str) -> ModelVersion:
     """The row of a fit's model version; of two that end at once one takes the next number."""
     with context.registry.writing() as session:
         run, parameters, budget = run_facts(session, run_id)
@@ -177,7 +193,7 @@ def _registered(
             family=family,
             run_id=run_id,
             dataset_digest=run.dataset_digest,
-            hyperparameters=chosen.as_dict(),
+            hyperparameters=fitted.chosen.as_dict(),
             size=parameters.size or budget.size,
             epochs=fitted.epochs,
             val_dice=fitted.val_dice,
@@ -201,8 +217,11 @@ class Pictures(Protocol):
 
 def trained(
     data: Pictures, architecture: str, chosen: Hyperparameters, horizon: int, plan: Plan, journal: Journal
-) -> tuple[Any, Memory]:
+) -> tuple[Any, Memory, Hyperparameters]:
     """Fit a network from the journal's last checkpoint; where its batch does not fit into memory, once with half of it.
+
+    Returns:
+        The network, what its fit remembers, and what it was trained with.
 
     Args:
         horizon: epochs that a schedule of the learning rate spans.
@@ -214,19 +233,19 @@ def trained(
     from femur_tasks.training import networks
     from femur_tasks.training.fit import OutOfMemory, fit
 
-    def attempt(batch_size: int) -> tuple[Any, Memory]:
-        train, val = data.batches("train", batch_size), data.batches("val", batch_size)
+    def attempt(chosen: Hyperparameters) -> tuple[Any, Memory, Hyperparameters]:
+        train, val = (data.batches(split, chosen.batch_size) for split in ("train", "val"))
         steps = horizon * train.steps(chosen.augmented)
         model = networks.compiled(architecture, data.size, chosen, plan.seed, steps)
-        return model, fit(model, train, val, plan, journal)
+        return model, fit(model, train, val, plan, journal), chosen
 
     try:
-        return attempt(chosen.batch_size)
+        return attempt(chosen)
     except OutOfMemory as err:
         if chosen.batch_size == 1:
             raise
         log.warning("%s: batches of %d do not fit, trying half: %s", plan.owner, chosen.batch_size, err.what)
-        return attempt(chosen.batch_size // 2)
+        return attempt(replace(chosen, batch_size=chosen.batch_size // 2))
 
 
 class Data:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy import select
 
 from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, Unreachable, WasCollected
 from femur_tasks.registry.database import Registry
-from femur_tasks.registry.tables import Search, Trial, TrialEpoch
+from femur_tasks.registry.tables import Fit, Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
 from femur_tasks.search.hyperband import Hyperband
 from femur_tasks.search.leases import ATTEMPTS, Lease, Leases, held_trial
@@ -370,7 +371,8 @@ def test_failed_trial_is_behind_one_whose_masks_are_all_empty(registry: Registry
 
     work(leases, "worker", train)
     assert leases.take("late") == "done"
-    assert leases.counts()["failed"] == 1, "none goes on from it"
+    assert leases.counts()["failed"] == 1
+    assert "0000" not in {row.parent_id for row in trials(registry)}
 
 
 @pytest.mark.parametrize("lives", [0, 1])
@@ -647,9 +649,24 @@ def test_cancelled_search_hands_out_nothing_and_goes_on_where_it_stopped(registr
     leases.finish(again)
     work(leases, "worker", trainer(registry))
     assert leases.counts() == {"completed": 15}
-    leases.cancel()  # an ended search has nothing to cancel
+    for act in (leases.cancel, leases.reopen):
+        with pytest.raises(FemurError, match="tuned of run-1, done"):
+            act()
     with registry.reading() as session:
         assert session.get_one(Search, ("run-1", "tuned")).state == "done"
+
+
+@pytest.mark.parametrize(("family", "mine"), [("tuned", True), ("tuned/0/1", True), ("tuned-too/0/1", False)])
+def test_search_whose_winner_is_fitted_is_not_reopened(
+    registry: Registry, clock: Clock, family: str, mine: bool
+) -> None:
+    leases = search(registry, clock)
+    leases.cancel()
+    with registry.writing() as session:
+        session.add(Fit(run_id="run-1", family=family))
+    with pytest.raises(FemurError, match="is being fitted") if mine else nullcontext():
+        leases.reopen()
+    assert (leases.take("worker") == "done") == mine
 
 
 def test_trials_that_no_time_is_left_for_are_not_started(registry: Registry, clock: Clock) -> None:

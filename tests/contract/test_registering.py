@@ -20,7 +20,7 @@ from femur_tasks.training.hyperparameters import REFERENCE_UNET
 from tests import registry_rows as rows
 
 PROBES = np.full((2, 4, 4), 0.5, np.float32)
-FITTED = train._Fitted(f"artefacts/{'a' * 64}", 10, 3, 0.9, PROBES)
+FITTED = train._Fitted(REFERENCE_UNET, f"artefacts/{'a' * 64}", 10, 3, 0.9, PROBES)
 
 
 def test_fits_that_end_at_once_get_numbers_of_their_own(context: Context, registry: Registry) -> None:
@@ -32,7 +32,7 @@ def test_fits_that_end_at_once_get_numbers_of_their_own(context: Context, regist
         run.parameters = RetrainParameters(budget="smoke").model_dump()
 
     def register(family: str) -> int:
-        return train._registered(context, "run-1", family, REFERENCE_UNET, FITTED, f"onnx/{'b' * 64}").version
+        return train._registered(context, "run-1", family, FITTED, f"onnx/{'b' * 64}").version
 
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(register, families))

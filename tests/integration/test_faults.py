@@ -144,7 +144,7 @@ def no_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("writer", ["_planned", "_registered"])
+@pytest.mark.parametrize("writer", ["_begun", "_registered"])
 def test_full_disk_of_the_database_is_a_clear_failure_and_the_next_try_ends_well(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:

@@ -609,8 +609,8 @@ def test_half_a_batch_is_tried_where_a_whole_one_does_not_fit(monkeypatch: pytes
 
     monkeypatch.setattr("femur_tasks.training.fit.fit", small)
     told = replace(REFERENCE_UNET, batch_size=4)
-    _, memory = trained(Pictures(), "unet", told, 1, plan(1), MemoryJournal())  # type: ignore[arg-type]
-    assert (tried, memory.epochs) == ([3, 5], 1)
+    _, memory, used = trained(Pictures(), "unet", told, 1, plan(1), MemoryJournal())  # type: ignore[arg-type]
+    assert (tried, memory.epochs, used) == ([3, 5], 1, replace(told, batch_size=2))
     tried.clear()
     with pytest.raises(OutOfMemory):
         trained(Pictures(), "unet", replace(told, batch_size=16), 1, plan(1), MemoryJournal())  # type: ignore[arg-type]

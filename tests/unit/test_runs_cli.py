@@ -111,6 +111,34 @@ def test_search_is_cancelled_and_continued(femur: Femur, registry: Registry, sea
     assert searching.counts() == {"waiting": 4}
 
 
+def test_what_is_not_so_of_a_search_is_not_said(
+    femur: Femur, registry: Registry, searching: Leases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert femur("runs", "continue", "night-1") == 1
+    assert "that is cancelled.\nReceived: tuned is open." in capsys.readouterr().err
+    with registry.writing() as session:
+        session.get_one(Search, ("night-1", "tuned")).state = "done"
+    assert femur("runs", "cancel", "night-1") == 1
+    assert "that is open.\nReceived: tuned is done." in capsys.readouterr().err
+
+
+def test_search_of_a_reproduction_is_cancelled_and_continued(
+    femur: Femur, registry: Registry, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with registry.writing() as session:
+        rows.run(session, "table-1", model="")
+    for name in ("sweep", "grid"):
+        Leases(registry, "table-1", name, 60, clock).open(Spec("grid", GRID, 5, seed=0, samples=4))
+    with registry.writing() as session:
+        session.get_one(Search, ("table-1", "sweep")).state = "done"
+    for command, state in (("cancel", "cancelled"), ("continue", "open")):
+        assert femur("runs", command) == 0
+        with registry.reading() as session:
+            assert session.get_one(Search, ("table-1", "grid")).state == state
+            assert session.get_one(Search, ("table-1", "sweep")).state == "done"
+    assert "femur reproduce --run-id table-1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["watch", "show", "logs", "cancel", "continue"])
 def test_run_that_is_not_there(
     femur: Femur, registry: Registry, command: str, capsys: pytest.CaptureFixture[str]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from femur_tasks.parameters import RetrainParameters
 from femur_tasks.processes import Crashed
 from femur_tasks.registry.tables import Trial, TrialEpoch
 from femur_tasks.search.leases import Lease, Leases
@@ -15,6 +17,8 @@ from femur_tasks.search.strategy import Spec
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.deadline import Pace
 from femur_tasks.steps.search import pace, work_apart
+from femur_tasks.steps.train import _Begun, _begun
+from femur_tasks.training.hyperparameters import TUNED
 from tests import registry_rows as rows
 from tests.conftest import ContextHere
 
@@ -71,6 +75,16 @@ def test_process_that_died_without_a_trial_stops_the_worker(context: Context, le
 
     with pytest.raises(Crashed):
         worked(context, dies)
+
+
+def test_fit_that_goes_on_has_what_it_was_begun_with(context: Context) -> None:
+    """A search may find a better trial after its winner's fit was begun: the two must not mix."""
+    with context.registry.writing() as session:
+        rows.run(session).parameters = RetrainParameters(budget="smoke").model_dump()
+    first = replace(TUNED, learning_rate=1e-3, block="residual")
+    begun = _begun(context, "run-1", "tuned", first, 20, 7, None)
+    assert begun == _Begun(first, 20, 7)
+    assert _begun(context, "run-1", "tuned", replace(TUNED, learning_rate=2e-3), 30, 8, None) == begun
 
 
 def test_pace_tells_an_epoch_from_what_goes_before_it(context: Context, leases: Leases) -> None:

@@ -33,13 +33,16 @@ class Run(Base):
 class Fit(Base):
     """The fit of one family in one run, with the checkpoint from which it resumes.
 
-    `planned_epochs` is what its schedule spans: fewer than the budget's where a deadline left no time for more.
+    `planned_epochs` is what its schedule spans: fewer than the budget's where a deadline left no time for more. With
+    `hyperparameters` and `seed` it is decided when the fit begins; None for a reproduction's fits.
     """
 
     __tablename__ = "fit"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.run_id"), primary_key=True)
     family: Mapped[str] = mapped_column(primary_key=True)
     planned_epochs: Mapped[int] = mapped_column(server_default="0")
+    hyperparameters: Mapped[dict[str, Any] | None]
+    seed: Mapped[int | None]
     checkpoint_key: Mapped[str | None]
     best_key: Mapped[str | None]
 
