@@ -69,11 +69,18 @@ def retrain() -> None:
         _only(opened, "tuned")
         return work_on_search(open_context(), opened["run_id"], f"worker-{number}")
 
-    @task(**GPU, doc_md="Fit the search's best configuration again at the full budget.")
-    def train_winner(opened: dict[str, Any]) -> dict[str, Any]:
+    @task(
+        **GPU,
+        trigger_rule="all_done",  # a worker that failed for good takes no night away from what the others found
+        doc_md="When no search worker works any more, fit the best configuration that they found at the full budget.",
+    )
+    def train_winner(opened: dict[str, Any] | None) -> dict[str, Any]:
         from femur_tasks.steps.context import open_context
         from femur_tasks.steps.search import train_winner
 
+        if opened is None:
+            raise AirflowSkipException("no run was opened")
+        _only(opened, "tuned")
         return train_winner(open_context(), opened["run_id"])
 
     @task(**JUDGES, trigger_rule=_ANY, doc_md="Sign and score challenger and champion on the frozen test cases.")
@@ -154,8 +161,12 @@ def retrain() -> None:
     opened = open_run()
     winner = train_winner(opened)
     search_worker.partial(opened=opened).expand(number=list(range(settings().search_workers))) >> winner
-    baseline = train.override(task_id="baseline", doc_md="The dense baseline of the reference.")("baseline", opened)
-    unet = train.override(task_id="unet", doc_md="The U-Net of the reference.", priority_weight=50)("unet", opened)
+    # where slots are few, before the search: it ends in time for its winner's fit, and for no other
+    first = {"priority_weight": 50}
+    baseline = train.override(task_id="baseline", doc_md="The dense baseline of the reference.", **first)(
+        "baseline", opened
+    )
+    unet = train.override(task_id="unet", doc_md="The U-Net of the reference.", **first)("unet", opened)
     evaluated = evaluate(opened)
     [baseline, unet, winner] >> evaluated
     decided = decide(opened)

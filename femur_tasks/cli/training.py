@@ -79,7 +79,7 @@ def retrain(
     with _resumable(context, run_id):
         if opened["news"]:
             with watching(context.registry, run_id):
-                for family in opened["families"]:
+                for family in sorted(opened["families"], key="tuned".__eq__):  # the search last: it takes all time left
                     if family == "tuned":
                         search.work_on_search(context, run_id, "cli")
                         search.train_winner(context, run_id)

@@ -42,6 +42,7 @@ facts = {
                 "timeout": bool(task.execution_timeout or getattr(task, "response_timeout", None)),
                 "tells": bool(task.on_failure_callback),
                 "downstream": sorted(task.downstream_task_ids), "rule": str(task.trigger_rule),
+                "weight": task.priority_weight,
             }
             for task in dag.tasks
         },
@@ -137,6 +138,14 @@ def test_families_run_side_by_side_before_the_evaluation(parsed: dict[str, Any])
     for family in ("baseline", "unet", "train_winner"):
         followers = ["evaluate", "report", "wake_next"]
         assert tasks[family]["downstream"] == followers, "no report while something still trains"
+
+
+def test_the_search_begins_last_where_slots_are_few_and_its_winner_waits_for_every_worker(
+    parsed: dict[str, Any],
+) -> None:
+    tasks = parsed["dags"]["retrain"]["tasks"]
+    assert tasks["baseline"]["weight"] == tasks["unet"]["weight"] > tasks["search_worker"]["weight"]
+    assert tasks["train_winner"]["rule"].lower().endswith("all_done")
 
 
 def test_a_report_follows_every_outcome(parsed: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from femur_tasks.errors import FemurError
 from femur_tasks.stack.secrets import airflow_password
 from femur_tasks.storage import open_store
 from tests.e2e.conftest import Stack, asset_runs, ingest
@@ -174,6 +175,24 @@ def test_the_form_triggers_a_retrain_that_a_person_declines(stack: Stack, first_
     stack.answer(found["run_id"], "Reject")
     assert rows(stack, f"select state from run where run_id = '{found['run_id']}'")[0]["state"] == "declined"  # noqa: S608
     assert [row["version"] for row in history(stack)] == [row["version"] for row in before]
+
+
+def test_a_search_worker_that_fails_for_good_takes_nothing_away_from_the_others(stack: Stack, first_night: str) -> None:
+    run_id = stack.airflow.trigger("retrain", {**TINY, "dataset": "night", "model": "unlucky", "families": ["tuned"]})
+    unlucky = f"/dags/retrain/dagRuns/{run_id}/taskInstances/search_worker/1"
+
+    def state() -> str | None:
+        with suppress(FemurError):  # before it is mapped
+            return str(stack.airflow.ask("GET", unlucky)["state"])
+        return None
+
+    stack.until(state, lambda seen: seen in ("scheduled", "queued", "running"))
+    stack.airflow.ask("PATCH", unlucky, json={"new_state": "failed"})
+    assert stack.wait("retrain", run_id) == "success"
+    assert state() == "failed"
+    trials = rows(stack, f"select * from trial where run_id = '{run_id}'")  # noqa: S608
+    assert Counter(trial["state"] for trial in trials) == {"completed": 6}
+    assert [row["state"] for row in rows(stack, f"select state from run where run_id = '{run_id}'")] == ["promoted"]  # noqa: S608
 
 
 def test_a_night_killed_in_the_middle_goes_on(stack: Stack, first_night: str, cases: Callable[[int], Path]) -> None:
