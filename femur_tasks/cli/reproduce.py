@@ -10,6 +10,7 @@ import typer
 
 from femur_tasks.cli.failures import Stopped
 from femur_tasks.cli.show import AsJson, duration, err, out, print_json, print_table, watching
+from femur_tasks.errors import FemurError, Unreachable
 from femur_tasks.parameters import ReproduceParameters
 from femur_tasks.search.experiments import EXPERIMENTS, REPRODUCE_BUDGETS
 
@@ -57,21 +58,43 @@ def reproduce(
     opened = open_reproduction(context, run_id, "cli", asked)
     folds = f", in {opened['folds']} folds, because its test split is too small" if opened["folds"] > 1 else ""
     err.print(f"run {run_id}: {opened['dataset'][:-52]}{folds}", highlight=False)
+    again = f"Go on with `femur reproduce --run-id {run_id}`."
     try:
         with watching(context.registry, run_id):
             for name in opened["experiments"]:
-                run_experiment(context, run_id, name, "cli")
+                try:
+                    run_experiment(context, run_id, name, "cli")
+                except Unreachable:
+                    err.print(again, highlight=False)
+                    raise
+                except FemurError as failed:  # it takes no row away from the others
+                    err.print(f"{name} failed: {failed.what}", highlight=False, markup=False)
     except KeyboardInterrupt as stopped:
-        raise Stopped("stopped", f"Go on with `femur reproduce --run-id {run_id}`.") from stopped
-    key = conclude_reproduction(context, run_id)["report"]
+        raise Stopped("stopped", again) from stopped
+    missing = None
+    try:
+        conclude_reproduction(context, run_id)
+    except Unreachable:
+        raise
+    except FemurError as incomplete:
+        missing = incomplete
     rows = _rows(context.registry, run_id)
     if as_json:
         print_json(rows)
-    else:
+    elif rows:
         _show(rows)
-    if report:
+    if report and (key := _report_key(context.registry, run_id)):
         report.write_bytes(context.store.get(key))
         err.print(f"the page is {report}", highlight=False)
+    if missing:
+        raise missing
+
+
+def _report_key(registry: Registry, run_id: str) -> str | None:
+    from femur_tasks.registry.queries import find_run
+
+    with registry.reading() as session:
+        return find_run(session, run_id).report_key
 
 
 def _rows(registry: Registry, run_id: str) -> list[dict[str, Any]]:
@@ -103,7 +126,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 def _show_plan(asked: ReproduceParameters) -> None:
-    from femur_tasks.search.experiments import spec_of
+    from femur_tasks.search.experiments import spec_of, titled
 
     told = REPRODUCE_BUDGETS[asked.budget]
     cells = []
@@ -112,6 +135,7 @@ def _show_plan(asked: ReproduceParameters) -> None:
         if experiment.strategy:
             spec = spec_of(experiment, told, asked.seed)
             trials = f"{spec.samples or 'all'} of up to {spec.max_epochs} epochs"
-        cells.append((experiment.title, experiment.reference, trials, f"{told.seeds} of up to {told.epochs} epochs"))
-    title = f"Budget {asked.budget}, {asked.size or told.size} px"
+        fits = f"{told.seeds} of up to {told.epochs} epochs"
+        cells.append((titled(experiment, told), experiment.reference, trials, fits))
+    title = f"Budget {asked.budget}, {asked.size or told.size} px or what the dataset version has, if that is less"
     print_table(title, ("experiment", "reference", "trials", "fits"), cells)

@@ -17,6 +17,7 @@ from femur_tasks.errors import FemurError
 PAIRED_T: Final = "paired-t-hall"
 BOOTSTRAP_BCA: Final = "bootstrap-bca"
 BOOTSTRAP_PERCENTILE: Final = "bootstrap-percentile"
+WELCH: Final = "welch-satterthwaite"
 
 _SYMMETRIC = 1e-6
 
@@ -32,7 +33,7 @@ class Interval:
             values are the same.
         mean: the sample's mean.
         n: cases.
-        method: "paired-t-hall", "bootstrap-bca" or "bootstrap-percentile".
+        method: "paired-t-hall", "bootstrap-bca", "bootstrap-percentile" or "welch-satterthwaite".
     """
 
     low: float
@@ -113,6 +114,35 @@ def bootstrap_mean(values: Values, confidence: float, seed: int, resamples: int 
         low, high = _resampled(sample, confidence, seed, resamples, "percentile")
         method = BOOTSTRAP_PERCENTILE
     return Interval(low=low, high=high, mean=mean, n=int(sample.size), method=method)
+
+
+def seeded_interval(gains: Values, here: Values, above: Values, confidence: float = 0.95) -> Interval:
+    """The interval of the mean gain of one way to train over another, each fitted with a few seeds.
+
+    With other seeds both means would be others: the variances of three means, of the gains over the cases and of each
+    side over its seeds, add up, and Student's t has Satterthwaite's degrees of freedom. With no variance the interval
+    is the mean itself.
+
+    Args:
+        gains: one per case, the difference of its means over the seeds; finite, in the metric's unit.
+        here, above: the mean over the cases with each seed, of the one and of the other.
+        confidence: between 0 and 1, both excluded.
+
+    Raises:
+        FemurError: fewer than two values, one that is not finite, or a confidence out of range.
+
+    Source: Welch, The generalization of Student's problem, Biometrika 34 (1947); Satterthwaite, An approximate
+    distribution of estimates of variance components, Biometrics Bulletin 2 (1946).
+    """
+    samples = [_sample(values, confidence) for values in (gains, here, above)]
+    mean, n = _mean(samples[0]), int(samples[0].size)
+    parts = np.array([sample.var(ddof=1) / sample.size for sample in samples])
+    variance = float(parts.sum())
+    if variance == 0:
+        return Interval(low=mean, high=mean, mean=mean, n=n, method=WELCH)
+    freedom = variance**2 / sum(part**2 / (sample.size - 1) for part, sample in zip(parts, samples, strict=True))
+    half = float(stats.t.isf((1 - confidence) / 2, freedom)) * math.sqrt(variance)
+    return Interval(low=mean - half, high=mean + half, mean=mean, n=n, method=WELCH)
 
 
 def _resampled(

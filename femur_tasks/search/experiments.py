@@ -83,6 +83,17 @@ REPRODUCE_BUDGETS: Mapping[str, ReproduceBudget] = {
 }
 
 
+def titled(experiment: Experiment, budget: ReproduceBudget) -> str:
+    """The experiment's title; where a budget tries a sample of a grid, with how many of how many."""
+    from femur_tasks.search import space as spaces
+
+    if experiment.strategy not in ("sweep", "grid"):
+        return experiment.title
+    spec = spec_of(experiment, budget, seed=0)
+    size = spaces.size_of(spec.space)
+    return experiment.title if spec.samples in (None, size) else f"{experiment.title}, {spec.samples} of {size} drawn"
+
+
 def spec_of(experiment: Experiment, budget: ReproduceBudget, seed: int) -> Spec:
     """The experiment's search at a budget: a random search gets as many epochs as Hyperband spends.
 

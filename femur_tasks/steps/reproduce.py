@@ -98,7 +98,7 @@ def conclude_reproduction(context: Context, run_id: str) -> dict[str, Any]:
     opened = _opened(context, run_id)
     with context.registry.writing() as session:
         session.execute(delete(ExperimentRow).where(ExperimentRow.run_id == run_id))
-        rows = table_rows(session, run_id, opened.budget.seeds * len(opened.folds), opened.asked.seed)
+        rows = table_rows(session, run_id, opened.budget, len(opened.folds), opened.asked.seed)
         session.add_all(rows)
         there = {row.experiment for row in rows}
         missing = ", ".join(experiment.name for experiment in EXPERIMENTS if experiment.name not in there)
@@ -130,10 +130,14 @@ def _opened(context: Context, run_id: str) -> _Reproduction:
     with context.registry.reading() as session:
         run = session.get_one(Run, run_id)
         asked, digest = ReproduceParameters(**run.parameters), str(run.dataset_digest)
-        stored = session.get_one(DatasetVersion, digest).size
-    budget = REPRODUCE_BUDGETS[asked.budget]
+        size = training_size(asked, session.get_one(DatasetVersion, digest))
     folds = folds_of(pinned_manifest(context, digest), asked.seed)
-    return _Reproduction(run_id, asked, digest, min(asked.size or budget.size, stored), budget, folds)
+    return _Reproduction(run_id, asked, digest, size, REPRODUCE_BUDGETS[asked.budget], folds)
+
+
+def training_size(asked: ReproduceParameters, version: DatasetVersion) -> int:
+    """The side of what is trained on, px: what was asked for, else the budget's, never more than the version's."""
+    return min(asked.size or REPRODUCE_BUDGETS[asked.budget].size, version.size)
 
 
 def _searched(context: Context, opened: _Reproduction, experiment: Experiment, worker: str) -> Hyperparameters:

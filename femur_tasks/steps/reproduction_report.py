@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from femur_tasks.registry.tables import ExperimentFit, ExperimentRow, Run
+from femur_tasks.parameters import ReproduceParameters
+from femur_tasks.registry.tables import DatasetVersion, ExperimentFit, ExperimentRow, Run
 from femur_tasks.reports.reproduction import Reproduction, Row, SearchFacts, render
-from femur_tasks.search.experiments import BY_NAME, REPRODUCE_BUDGETS
+from femur_tasks.search.experiments import BY_NAME
 from femur_tasks.steps.context import Context
 from femur_tasks.steps.progress import run_progress
+from femur_tasks.steps.reproduce import training_size
 
 
 def write_reproduction(context: Context, run_id: str) -> str:
     """Write the page of a reproduction whose table is there, and return its key."""
     with context.registry.reading() as session:
         run = session.get_one(Run, run_id)
+        version = session.get_one(DatasetVersion, run.dataset_digest)
         rows = session.scalars(
             select(ExperimentRow).where(ExperimentRow.run_id == run_id).order_by(ExperimentRow.position)
         ).all()
@@ -29,7 +32,7 @@ def write_reproduction(context: Context, run_id: str) -> str:
             run_id=run_id,
             dataset=str(run.parameters["dataset"])[:-52],
             budget=str(run.parameters["budget"]),
-            size=int(run.parameters["size"] or REPRODUCE_BUDGETS[str(run.parameters["budget"])].size),
+            size=training_size(ReproduceParameters(**run.parameters), version),
             folds=max(fit.fold for fit in fits) + 1,
             started_at=run.started_at,
             finished_at=run.finished_at,

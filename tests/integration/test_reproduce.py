@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from femur_tasks import cli
 from femur_tasks.dataset.manifest import Manifest
 from femur_tasks.errors import FemurError, NotFound
 from femur_tasks.evaluation.intervals import Interval
@@ -60,7 +62,8 @@ def test_rows_have_intervals_and_the_difference_to_the_row_above(reproduction: C
     assert rows[0].difference is None
     for before, row in pairwise(rows):
         assert row.difference == pytest.approx(row.test_dice - before.test_dice)
-        assert "no claim from one seed" in row.sentence
+        assert "no claim from fewer than 3 seeds" in row.sentence
+    assert rows[2].title == "Learning-rate sweep, 2 of 28 drawn"
     assert (rows[0].epochs, rows[2].epochs) == (2, 2 + 2)
     assert trial_epochs == 2
     swept = next(fit for fit in fits if fit.experiment == "sweep")
@@ -107,27 +110,54 @@ def test_reproduction_that_is_not_whole_fails_with_the_table_of_what_there_is(re
         assert session.get_one(Run, "again").state == "running"
 
 
+def test_experiment_that_fails_takes_no_row_away_from_the_others(
+    reproduction: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = reproduce.run_experiment
+
+    def unlucky(context: Context, run_id: str, name: str, worker: str) -> object:
+        if name == "unet-dice":
+            raise FemurError("Expected luck. Received: none.")
+        return run(context, run_id, name, worker)
+
+    monkeypatch.setattr(reproduce, "run_experiment", unlucky)
+    monkeypatch.setattr("femur_tasks.steps.context.open_context", lambda: reproduction)
+    page = tmp_path / "table.html"
+    monkeypatch.setattr(sys, "argv", ["femur", "reproduce", "--run-id", "again", "--report", str(page)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "unet-dice failed: Expected luck. Received: none." in told.err
+    assert "femur reproduce --run-id again" in told.err
+    for text in (told.out, page.read_text()):
+        assert "Learning-rate sweep" in text
+        assert "U-Net, Dice loss" not in text
+    with reproduction.registry.reading() as session:
+        assert session.get_one(Run, "again").state == "failed"
+
+
 def test_unknown_dataset_is_not_found(context: Context) -> None:
     with pytest.raises(NotFound):
         reproduce.open_reproduction(context, "other", "cli", ReproduceParameters(dataset="nowhere"))
 
 
 @pytest.mark.parametrize(
-    ("mean", "low", "high", "seeds", "said"),
+    ("mean", "cases", "seeds", "said"),
     [
-        pytest.param(0.01, 0.005, 0.02, [0.02], "no claim from one seed", id="one seed"),
-        pytest.param(0.01, 0.005, 0.02, [0.02, 0.01], "no claim from 2 seeds", id="two seeds"),
-        pytest.param(0.01, 0.005, 0.02, [0.02, 0.01, 0.001], "Really better than X", id="better"),
-        pytest.param(-0.01, -0.02, -0.005, [-0.02, -0.01, -0.001], "Really worse than X", id="worse"),
-        pytest.param(0.01, -0.005, 0.02, [0.02, 0.01, 0.001], "No difference to X", id="interval holds 0"),
-        pytest.param(0.01, 0.005, 0.02, [0.03, 0.01, -0.001], "No difference to X", id="a seed says otherwise"),
-        pytest.param(-0.01, -0.02, -0.005, [-0.03, 0.0, -0.001], "No difference to X", id="a seed sees none"),
+        pytest.param(0.01, (0.005, 0.02), None, "no claim from fewer than 3 seeds", id="too few seeds"),
+        pytest.param(0.01, (0.005, 0.02), (0.001, 0.02), "Really better than X", id="better"),
+        pytest.param(-0.01, (-0.02, -0.005), (-0.02, -0.001), "Really worse than X", id="worse"),
+        pytest.param(0.01, (-0.005, 0.02), (0.001, 0.02), "No difference to X", id="not over the cases"),
+        pytest.param(0.01, (0.005, 0.02), (-0.001, 0.02), "No difference to X", id="not over the seeds"),
+        pytest.param(-0.01, (-0.02, -0.005), (-0.03, 0.0), "No difference to X", id="nor is it worse"),
     ],
 )
-def test_claim_needs_the_interval_and_three_seeds_that_agree(
-    mean: float, low: float, high: float, seeds: list[float], said: str
+def test_claim_needs_cases_and_three_seeds(
+    mean: float, cases: tuple[float, float], seeds: tuple[float, float] | None, said: str
 ) -> None:
-    assert said in experiment_table.sentence("X", Interval(low, high, mean, 24, "bootstrap-bca"), seeds)
+    gain, *seeded = (Interval(*ends, mean, 24, "any") for ends in (cases, seeds) if ends)
+    assert said in experiment_table.sentence("X", gain, *seeded or [None])
 
 
 def manifest_of(splits: dict[str, str], patients: dict[str, str] | None = None) -> Manifest:
