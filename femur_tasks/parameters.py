@@ -67,6 +67,12 @@ BUDGETS: Mapping[str, Budget] = {
 }
 
 
+_BUDGETS = "; ".join(
+    f"{name}: {of.size} px, {of.unet_epochs} epochs of a U-Net, Hyperband to {of.max_epochs}"
+    for name, of in BUDGETS.items()
+)
+
+
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -120,7 +126,7 @@ class RetrainParameters(_Parameters):
         ["baseline", "unet", "tuned"], min_length=1, description="Families to train; tuned is the Hyperband search."
     )
     budget: BudgetName | None = Field(
-        None, description="How much to train. Empty: the dataset's own, by default nightly."
+        None, description=f"How much to train ({_BUDGETS}). Empty: the dataset's own, by default nightly."
     )
     size: int | None = Field(None, ge=32, le=1024, multiple_of=8, description="Training size, px. Empty: the budget's.")
     seed: int = Field(0, ge=0, le=2**31 - 2, description="Seed of everything drawn.")
