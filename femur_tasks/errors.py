@@ -29,6 +29,10 @@ class Hopeless(FemurError):
     """What failed would fail again in the same way: nobody is to try it again."""
 
 
+class StepFailed(FemurError):
+    """TensorFlow or JAX failed in a step of training: it may be the configuration's fault, or the machine's."""
+
+
 class Unreachable(FemurError):
     """The object store or the registry database does not answer."""
 

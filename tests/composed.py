@@ -60,7 +60,7 @@ class Composed:
         self._file = _known({key: value for key, value in read.items() if not key.startswith("x-")}, _FILE, path.name)
         opened = [(name, port) for name, one in self._file["services"].items() for port in one.get("expose", ())]
         self._ports = dict(zip(opened, _free_ports(len(opened)), strict=True))
-        self._fill = partial(re.compile(r"\$\$|\$\{(\w+):-([^}]*)\}").sub, partial(_filled, variables))
+        self._fill = partial(_filled, variables)
 
     @property
     def names(self) -> list[str]:
@@ -141,5 +141,9 @@ def _known(found: dict[str, Any], keys: set[str], where: str) -> dict[str, Any]:
     return found
 
 
-def _filled(variables: Mapping[str, str], at: re.Match[str]) -> str:
-    return "$" if at[0] == "$$" else variables.get(at[1], at[2])
+def _filled(variables: Mapping[str, str], text: str) -> str:
+    """The text with its variables filled in; the default of one may hold another."""
+    innermost = re.compile(r"(?<!\$)\$\{(\w+):-([^{}]*)\}")
+    while (filled := innermost.sub(lambda at: variables.get(at[1], at[2]), text)) != text:
+        text = filled
+    return text.replace("$$", "$")

@@ -162,7 +162,7 @@ def logs(
 @app.command()
 def cancel(run_id: RunId = None) -> None:
     """Stop a run's search: its workers end at the next epoch, and the run goes on with the best trial so far."""
-    run, found = _searches(run_id, "open")
+    run, found = _searches(run_id, "open", "cancelled")  # again, in case that a cancelling was cut off
     for leases in found:
         leases.cancel()
         err.print(f"search {leases.name} of {run.run_id} is cancelled", highlight=False)
@@ -180,11 +180,11 @@ def continue_(run_id: RunId = None) -> None:
     err.print(f"`femur {command} --run-id {run.run_id}`, or its cleared tasks in Airflow, go on", highlight=False)
 
 
-def _searches(run_id: str | None, state: str) -> tuple[Run, list[Leases]]:
-    """The run, and its searches in this state.
+def _searches(run_id: str | None, *wanted: str) -> tuple[Run, list[Leases]]:
+    """The run, and its searches in these states.
 
     Raises:
-        NotFound: there is no such run, or it has none in this state.
+        NotFound: there is no such run, or it has none in these states.
     """
     from sqlalchemy import select
 
@@ -202,10 +202,12 @@ def _searches(run_id: str | None, state: str) -> tuple[Run, list[Leases]]:
     with registry.reading() as session:
         run = queries.find_run(session, run_id)
         states = session.execute(select(Search.search, Search.state).where(Search.run_id == run_id)).all()
-    found = [row.search for row in states if row.state == state]
+    found = [row.search for row in states if row.state in wanted]
     if not found:
         there = ", ".join(f"{row.search} is {row.state}" for row in states) or "none"
-        raise NotFound(f"Expected a search of {run_id} that is {state}. Received: {there}.", "See `femur runs watch`.")
+        raise NotFound(
+            f"Expected a search of {run_id} that is {wanted[0]}. Received: {there}.", "See `femur runs watch`."
+        )
     return run, [Leases(registry, run_id, search, told.lease_s, utc_now) for search in found]
 
 

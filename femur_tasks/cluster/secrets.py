@@ -16,6 +16,7 @@ from femur_tasks.stack.files import private_dir, write_private
 ROLES = ("owner", "promoter", "trainer", "reader")
 """Whoever owns the registry's tables and the bucket, and the three roles of docs/registry.md."""
 LOG_BUCKET = "femur-logs"
+_STORE = "store.json"
 _LOGS = {"name": "logs", "actions": [f"{right}:{LOG_BUCKET}" for right in ("Read", "Write", "List")]}
 
 
@@ -32,7 +33,7 @@ def write_secrets(folder: Path) -> list[Path]:
     Args:
         folder: a new one, or one that was written before. What several files share must be made together: where some
             of a group are missing, all of the group are made anew, and settings that somebody added to a role's file
-            stay in it.
+            stay in it. Policies of the store's roles are always this version's.
     """
     private_dir(folder)
     made: list[Path] = []
@@ -42,7 +43,19 @@ def write_secrets(folder: Path) -> list[Path]:
                 write_private(folder / name, text + _added(folder / name, text))
                 (folder / name).chmod(0o444)
                 made.append(folder / name)
+    if _with_policies_of_now(folder / _STORE):
+        made.append(folder / _STORE)
     return made
+
+
+def _with_policies_of_now(store: Path) -> bool:
+    """Give what the store knows of its roles this version's policies; whether they were others."""
+    told = json.loads(store.read_text())
+    if told["policies"] == (now := _policies()):
+        return False
+    write_private(store, json.dumps({**told, "policies": now}, indent=2))
+    store.chmod(0o444)
+    return True
 
 
 def _added(file: Path, anew: str) -> str:
@@ -84,15 +97,18 @@ def _services() -> list[str]:
         rights = {"actions": ["Admin"]} if role == "owner" else {"policyNames": [role]}
         identities.append({"name": role, "credentials": [logins[role]], **rights})
     identities.append({**_LOGS, "credentials": [logins["logs"]]})
-    policies = [
+    store = json.dumps({"identities": identities, "policies": _policies()}, indent=2)
+    keys = logins["logs"]
+    profile = f"[default]\naws_access_key_id = {keys['accessKey']}\naws_secret_access_key = {keys['secretKey']}\n"
+    return [store, profile, *environments]
+
+
+def _policies() -> list[dict[str, str]]:
+    return [
         {"name": role, "content": (CHECKOUT / "docs" / f"{role}-policy.json").read_text()}
         for role in ROLES
         if role != "owner"
     ]
-    store = json.dumps({"identities": identities, "policies": policies}, indent=2)
-    keys = logins["logs"]
-    profile = f"[default]\naws_access_key_id = {keys['accessKey']}\naws_secret_access_key = {keys['secretKey']}\n"
-    return [store, profile, *environments]
 
 
 def _notes() -> list[str]:
@@ -112,5 +128,5 @@ _GROUPS: dict[tuple[str, ...], Callable[[], list[str]]] = {
     ("admin_password",): _one(lambda: secrets.token_urlsafe(16)),
     ("redis_acl", "broker_url"): _broker,
     ("notes_password", "airflow_login"): _notes,
-    ("store.json", "logs.ini", *(f"{role}.env" for role in ROLES)): _services,
+    (_STORE, "logs.ini", *(f"{role}.env" for role in ROLES)): _services,
 }

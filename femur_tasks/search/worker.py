@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from structlog.contextvars import bound_contextvars
 
-from femur_tasks.errors import FemurError, Hopeless, LeaseLost, Unreachable, WasCollected
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, StepFailed, Unreachable, WasCollected
 from femur_tasks.search.leases import Lease, Leases
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def work_once(
     Raises:
         Unreachable: the store or the registry went away, which is not the trial's fault: its lease runs out and it
             goes on from its checkpoint.
+        StepFailed: the machine may be broken; the trial has one attempt less.
         WasCollected: the checkpoint that the trial goes on from is gone: the search can't be what it was.
 
     Returns:
@@ -74,6 +75,9 @@ def _train_and_report(leases: Leases, lease: Lease, train: Callable[[Lease], Non
                 leases.finish(lease)
         except (LeaseLost, Unreachable, WasCollected):
             raise
+        except StepFailed as err:
+            leases.fail(lease, str(err))
+            raise  # on a broken machine it would fail all that wait: whoever runs this worker starts it again, later
         except FemurError as err:
             again = leases.fail(lease, str(err), again=not isinstance(err, Hopeless))
             log.warning("trial %s failed, %s: %s", lease.trial_id, "to be tried again" if again else "for good", err)

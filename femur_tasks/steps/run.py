@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -23,6 +23,8 @@ from femur_tasks.steps.deadline import deadline_of
 
 DEFAULT_MODEL = "femur"
 CONCLUDED = ("promoted", "refused", "declined", "stale_champion")
+_WORTH_WAKING = timedelta(hours=1)
+"""A new version wakes no retrain that the night would end sooner: a hasty one would count as its retrain."""
 WOKEN = ("schedule", "asset")
 """What starts a run that no person started."""
 _RECORDED = ("tensorflow-cpu", "tensorflow", "keras", "keras-tuner", "numpy", "scipy", "pillow", "nibabel")
@@ -72,6 +74,10 @@ def _new_run(context: Context, session: Session, run_id: str, trigger: str, para
     timezone = context.settings.timezone
     nightly = context.settings.retrain_until if trigger in WOKEN and not resolved.hours else ""
     run.deadline = deadline_of(run.started_at, resolved.hours, resolved.until or nightly or None, timezone)
+    if trigger == "asset" and nightly and run.deadline and run.deadline - run.started_at < _WORTH_WAKING:
+        run.state, run.finished_at = "nothing_new", context.now()
+        run.detail = f"{version.name}@{version.digest[:12]} is left to the next night: this one ends at {nightly}"
+        return run
     run.dataset_digest, run.parameters, run.model = version.digest, resolved.model_dump(), str(resolved.model)
     if not parameters.force and _retrained(session, version, resolved):
         run.state, run.finished_at = "nothing_new", context.now()

@@ -140,6 +140,7 @@ def train_winner(context: Context, run_id: str) -> dict[str, Any]:
     was cancelled or ran out of time gives the best of what it has; one without a trial gives the defaults.
     """
     search = _opened(context, run_id)
+    search.leases.cancel()  # where time ran out or a worker failed for good: nobody trains what cannot win any more
     winner = search.leases.winner()
     few = search.data.cases("train") < FEW_CASES
     values = dict(winner.hyperparameters) if winner else {"augmentation": 1.0 if few else 0.0}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from femur_tasks.errors import FemurError, Hopeless
+from femur_tasks.errors import FemurError, Hopeless, StepFailed
 from femur_tasks.training import checkpoint
 from femur_tasks.training.checkpoint import Memory
 from femur_tasks.training.hyperparameters import Augmentation
@@ -81,8 +81,9 @@ class Plan:
 def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: Journal) -> Memory:
     """Train until the plan ends, from the journal's last checkpoint where there is one.
 
-    There is a checkpoint after every epoch, unless packing and keeping those before took longer than was trained: a
-    large network with short epochs (the dense baseline: 1.6 GB at 256) then spends at most half its time on them.
+    There is a checkpoint after every epoch, unless packing and keeping the one before took longer than was trained
+    since: a large network with short epochs (the dense baseline: 1.6 GB at 256) then spends at most half its time on
+    them. A best epoch in between is packed, and kept with the next.
     A resumed fit repeats the epochs since its checkpoint to the bit.
 
     Afterwards the model carries the weights of its best epoch, averaged where the optimizer averages them.
@@ -90,7 +91,8 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
     Raises:
         Diverged: the loss became NaN or infinite.
         OutOfMemory: a step needs more memory than there is.
-        FemurError: the plan has no epoch, a shard can't be read, or TensorFlow or JAX fails in a step.
+        StepFailed: TensorFlow or JAX fails in a step.
+        FemurError: the plan has no epoch, or a shard can't be read.
     """
     saved, best = journal.kept()
     memory, unsaved_best = Memory(plan.owner), False
@@ -120,8 +122,7 @@ def fit(model: keras.Model, train: Batches, val: Batches, plan: Plan, journal: J
             best, unsaved_best = (packed, True) if is_best else (best, unsaved_best)
             if is_due:
                 journal.keep(packed, best if unsaved_best else None)
-                unsaved_best = False
-            owed_s += time.monotonic() - now
+                unsaved_best, owed_s = False, time.monotonic() - now
     if best is None:
         raise FemurError(f"Expected at least one epoch for {plan.owner}. Received: a plan of {plan.epochs}.")
     checkpoint.put_back(model, checkpoint.unpack(best)[0])
@@ -149,7 +150,7 @@ def _one_epoch(model: keras.Model, train: Batches, val: Batches, plan: Plan, mem
         if isinstance(err, MemoryError) or "resourceexhausted" in told.lower().replace("_", "").replace(" ", ""):
             raise OutOfMemory(f"Expected a step of {plan.owner} to fit into memory. Received: {told:.200}") from err
         if _BACKENDS.intersection(base.__module__.partition(".")[0] for base in type(err).__mro__):
-            raise FemurError(f"Expected a step of {plan.owner} to be computed. Received: {told:.300}") from err
+            raise StepFailed(f"Expected a step of {plan.owner} to be computed. Received: {told:.300}") from err
         raise
     raw.put_back()
     return Epoch(number, loss, val_dice, time.monotonic() - started, steps.told_start_s())

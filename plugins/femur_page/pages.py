@@ -196,9 +196,10 @@ def start_rollback(request: Request, model: str, reason: str, version: int | Non
     Raises:
         HTTPException: Airflow's own answer where it refuses, 502 where it does not answer.
     """
+    url = httpx.URL(f"{conf.get('api', 'base_url').rstrip('/')}/api/v2/dags/{ROLLBACK}/dagRuns")
     host, port = request.scope["server"]  # this very server; base_url is how people reach it, perhaps through a proxy
-    prefix = httpx.URL(conf.get("api", "base_url")).path.rstrip("/")
-    url = httpx.URL(scheme="http", host=host, port=port, path=f"{prefix}/api/v2/dags/{ROLLBACK}/dagRuns")
+    if port and not conf.get("api", "ssl_cert"):
+        url = url.copy_with(scheme="http", host=host, port=port)
     body = {"logical_date": None, "conf": {"model": model, "reason": reason, "version": version}}
     headers = {"Authorization": f"Bearer {token_of(request)}"}
     try:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, Unreachable, WasCollected
+from femur_tasks.errors import FemurError, Hopeless, LeaseLost, NotFound, StepFailed, Unreachable, WasCollected
 from femur_tasks.registry.database import Registry
 from femur_tasks.registry.tables import Fit, Search, Trial, TrialEpoch
 from femur_tasks.search import worker as worker_module
@@ -401,6 +401,20 @@ def test_search_ends_where_a_rung_has_too_few_that_were_trained(registry: Regist
     assert (winner is not None) == bool(lives)
 
 
+def test_worker_on_a_broken_machine_stops_and_takes_one_attempt(registry: Registry, clock: Clock) -> None:
+    leases = search(registry, clock, "run-1", *R4)
+
+    def breaks(lease: Lease) -> None:
+        raise StepFailed("Expected a step to be computed. Received: InternalError: CUDA_ERROR_ECC_UNCORRECTABLE.")
+
+    for attempt in range(1, ATTEMPTS):
+        with pytest.raises(StepFailed):
+            work(leases, "broken", breaks)
+        assert [(row.trial_id, row.failures) for row in trials(registry) if row.failures] == [("0000", attempt)]
+    work(leases, "sound", trainer(registry))
+    assert leases.counts() == {"completed": 15}
+
+
 def test_trial_whose_worker_dies_again_and_again_counts_as_the_worst(registry: Registry, clock: Clock) -> None:
     leases = search(registry, clock)
     for failures in range(1, ATTEMPTS + 1):
@@ -649,9 +663,9 @@ def test_cancelled_search_hands_out_nothing_and_goes_on_where_it_stopped(registr
     leases.finish(again)
     work(leases, "worker", trainer(registry))
     assert leases.counts() == {"completed": 15}
-    for act in (leases.cancel, leases.reopen):
-        with pytest.raises(FemurError, match="tuned of run-1, done"):
-            act()
+    leases.cancel()  # an ended search has nothing to cancel
+    with pytest.raises(FemurError, match="tuned of run-1, done"):
+        leases.reopen()
     with registry.reading() as session:
         assert session.get_one(Search, ("run-1", "tuned")).state == "done"
 

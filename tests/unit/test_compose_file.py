@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,16 @@ def test_settings_in_a_roles_file_outlast_its_secrets(tmp_path: Path) -> None:
     assert kept == "FEMUR_NOTIFY_URLS=json://there"
     for old, new in zip(before.splitlines(), anew, strict=True):
         assert (old != new, old.partition("=")[0]) == (True, new.partition("=")[0])
+
+
+def test_roles_get_the_policies_of_this_version(tmp_path: Path) -> None:
+    write_secrets(tmp_path)
+    store = tmp_path / "store.json"
+    before = json.loads(store.read_text())
+    store.chmod(0o600)
+    store.write_text(json.dumps({**before, "policies": [{"name": "trainer", "content": "{}"}]}))
+    assert write_secrets(tmp_path) == [store]
+    assert (json.loads(store.read_text()), store.stat().st_mode & 0o777) == (before, 0o444)
 
 
 def test_every_secret_of_the_file_is_made(file: dict[str, Any], tmp_path: Path) -> None:

@@ -300,6 +300,17 @@ def test_run_has_its_deadline(
         assert found.deadline == start + timedelta(hours=hours)
 
 
+@pytest.mark.parametrize(("trigger", "trains"), [("asset", False), ("schedule", True), ("manual", True)])
+def test_version_that_comes_as_the_night_ends_is_left_to_the_next(context: Context, trigger: str, trains: bool) -> None:
+    """The tests' clock starts at midnight."""
+    ingested(context)
+    context = replace(context, settings=context.settings.model_copy(update={"retrain_until": "00:45"}))
+    assert bool(opened(context, trigger=trigger)["news"]) == trains
+    if not trains:
+        assert "is left to the next night: this one ends at 00:45" in run(context).detail
+        assert opened(context, "the-next", "schedule")["news"]
+
+
 def test_deadline_is_kept_when_a_run_is_opened_again(context: Context) -> None:
     ingested(context)
     opened(context, hours=3)
