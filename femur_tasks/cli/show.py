@@ -187,10 +187,11 @@ def progress_table(registry: Registry, run_id: str) -> Group:
     ]
     if run.fits:
         shown = run.fits if len(run.fits) <= _FITS else [fit for fit in run.fits if fit.running]
-        table = _lean("family" if len(run.fits) <= _FITS else f"of {len(run.fits)} fits", "epochs", "best val Dice")
+        first = "family" if len(run.fits) <= _FITS else f"running, of {len(run.fits)} fits"
+        table = _lean(first, "epochs", "best val Dice")
         for fit in shown:
             table.add_row(fit.family, f"{fit.epochs} of {fit.planned_epochs or '?'}", text(fit.best_val_dice))
-        parts.append(table)
+        parts.append(table if shown else Text(f"{len(run.fits)} fits, none running"))
     for search in run.searches:
         left = f", about {duration(search.left_s)} left" if search.left_s is not None else ""
         parts.append(
