@@ -46,6 +46,7 @@ _ALARM = """
 command={python} -P -m femur_tasks.stack.alarm
 environment=FEMUR_PART="alarm"
 events={events}
+stdout_logfile=NONE
 stderr_logfile=logs/alarm.log
 stderr_logfile_maxbytes=10MB
 stderr_logfile_backups=3

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -286,6 +287,7 @@ def test_people_are_told_of_a_part_that_was_killed_and_of_one_that_never_starts(
     """Neither scheduler nor Airflow's database is there: the alarm needs none of them."""
     up(pointed_at(own, hook), only={"store"})
     wait_for_state(own, "store", "running")
+    assert not [*Path(tempfile.gettempdir()).glob("alarm-stdout*")], "all that a stack writes lies in its home"
     os.kill(pid_of(own), signal.SIGKILL)
     wait_for_message(hook, "store ended, and is started again")
     spec = own.home / "parts" / "scheduler.json"
